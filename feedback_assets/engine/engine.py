@@ -1,0 +1,54 @@
+"""Where a part-wise function runs, and where its results are remembered.
+
+A stage hands the engine a function over one part; the engine runs it or brings back what an earlier run
+computed from the same part, the same code and the same parameters.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import polars as pl
+
+
+@dataclass(frozen=True)
+class ContentPart:
+    """One immutable part of text: `digest` names it, `frame` reads it lazily (record.CONTENT), in row order."""
+
+    digest: str
+    rows: int
+    frame: pl.LazyFrame
+
+
+class Engine(Protocol):
+    """Runs part-wise functions."""
+
+    def map(
+        self,
+        function: Callable[..., pl.DataFrame],
+        parts: Sequence[ContentPart],
+        *,
+        broadcast: Sequence[Any] = (),
+        parameters: Any = None,
+    ) -> list[pl.DataFrame]:
+        """Return `function(part.frame, parameters)` for each part, in order, memoised.
+
+        The result is remembered under the function's code, the part's digest and `parameters` (JSON values).
+        With `broadcast` (one value a part: a frame or None) it is `function(part.frame, parameters, value)`, and the
+        value's fingerprint joins the key.
+        """
+        ...
+
+    def scan(
+        self,
+        function: Callable[..., pl.DataFrame],
+        parts: Sequence[tuple[str, pl.DataFrame]],
+        *,
+        parameters: Any = None,
+    ) -> list[pl.DataFrame]:
+        """Return `function(earlier, part, parameters)` for each (digest, frame), in order, memoised.
+
+        `earlier` is the list of frames before it. The key holds the digests of the part and of all before it, so a new part
+        costs its own comparison with the history and not the history's with itself.
+        """
+        ...

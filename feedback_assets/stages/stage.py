@@ -1,0 +1,130 @@
+"""What a stage is: a pure function over Polars frames with its policy section, and what it promises.
+
+Here is no Dagster, no file and no store: `materialize` brings the frames and writes what comes back.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import polars as pl
+
+from feedback_assets.engine.engine import ContentPart, Engine
+from feedback_assets.policy import Section
+
+FATES = ("kept", "dropped", "merged", "quarantined", "redelivered", "superseded", "copied")
+"""What can become of a row. A row that is `dropped`, `merged`, `quarantined`, `redelivered` or `superseded`
+is not in the output; a `copied` row is there more than once."""
+
+FATE_SCHEMA = pl.Schema(
+    {
+        "row_id": pl.String,  # for a record that never got one: a digest of batch file and line
+        "fate": pl.String,
+        "rule": pl.String,  # what decided: a rule's id, "exact-duplicate", a quarantine reason
+        "rule_version": pl.Int32,
+        "into": pl.String,  # the surviving row_id of a merged, redelivered or superseded row
+        "copies": pl.Int32,  # how often the row stands in the output
+    }
+)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """One Great Expectations expectation that a stage's output keeps.
+
+    `type` is GX's snake_case name, e.g. `expect_column_values_to_be_in_set`; `kwargs` its arguments;
+    `id` tells two of the same type and column apart; `meaning` is the sentence that a person reads.
+    """
+
+    type: str
+    meaning: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+    blocking: bool = True
+
+    @property
+    def name(self) -> str:
+        """`<type>__<column>__<id>`, without limits: an edited limit keeps the history of its check."""
+        column = self.kwargs.get("column", "table")
+        return "__".join(part for part in (self.type, str(column), self.id) if part)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a stage reads.
+
+    `rows` is the output of the upstream stage (record columns and those added since); `others` are further
+    upstream assets by name; `content` are the parts of text of `ingested`, for the few stages that need text.
+    """
+
+    rows: pl.LazyFrame
+    others: Mapping[str, pl.LazyFrame] = field(default_factory=dict)
+    content: tuple[ContentPart, ...] = ()
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a stage gives back.
+
+    `rows`: the narrow rows; `fates`: one line for every row that came in (FATE_SCHEMA);
+    `tables`: further tables to keep with the snapshot, such as the plan of weights;
+    `facts`: small JSON values worth keeping (counts by rule, a normalising mean).
+    """
+
+    rows: pl.DataFrame
+    fates: pl.DataFrame
+    tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline; `pipeline.py` lists them in order.
+
+    `section` is its part of the policy, `function(inputs, section, engine)` does the work, `promises(section)`
+    gives its expectations. `scope` "row" means that a row's fate depends on that row alone, so the function is
+    mapped over parts and memoised; "whole" that it needs all rows. `version` is raised by hand only to force
+    a recomputation.
+    """
+
+    name: str
+    description: str
+    inputs: tuple[str, ...]
+    section: type[Section]
+    function: Callable[[Inputs, Any, Engine], Output]
+    promises: Callable[[Any], Iterable[Expectation]]
+    scope: Literal["row", "whole"] = "whole"
+    reads_content: bool = False
+    version: int = 1
+    kinds: tuple[str, ...] = ("polars", "parquet")
+    monitored: tuple[str, ...] = ()
+    weight: str | None = None
+
+
+def kept(rows: pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:
+    """Fates of rows that a stage passes on unchanged."""
+    return fates(rows, "kept", copies=1)
+
+
+def fates(
+    rows: pl.DataFrame | pl.LazyFrame,
+    fate: str | pl.Expr,
+    *,
+    rule: pl.Expr | str | None = None,
+    rule_version: pl.Expr | int | None = None,
+    into: pl.Expr | None = None,
+    copies: pl.Expr | int = 0,
+) -> pl.LazyFrame:
+    """A fate for each row of `rows` (which has `row_id`), in FATE_SCHEMA."""
+
+    def expr(value: Any) -> pl.Expr:
+        return value if isinstance(value, pl.Expr) else pl.lit(value)
+
+    return rows.lazy().select(
+        pl.col("row_id"),
+        expr(fate).cast(pl.String).alias("fate"),
+        expr(rule).cast(pl.String).alias("rule"),
+        expr(rule_version).cast(pl.Int32).alias("rule_version"),
+        expr(into).cast(pl.String).alias("into"),
+        expr(copies).cast(pl.Int32).alias("copies"),
+    )
