@@ -81,8 +81,8 @@ class Output:
 class Stage:
     """One stage of the pipeline; `pipeline.py` lists them in order.
 
-    `section` is its part of the policy, `function(inputs, section, engine)` does the work, `promises(section)`
-    gives its expectations. `scope` "row" means that a row's fate depends on that row alone, so the function is
+    `section` is its part of the policy, `function(inputs, section, engine)` does the work (None for a stage that reads
+    from outside: `materialize.intake` does), `promises(section)` gives its expectations. `scope` "row" means that a row's fate depends on that row alone, so the function is
     mapped over parts and memoised; "whole" that it needs all rows. `version` is raised by hand only to force
     a recomputation.
     """
@@ -91,13 +91,12 @@ class Stage:
     description: str
     inputs: tuple[str, ...]
     section: type[Section]
-    function: Callable[[Inputs, Any, Engine], Output]
+    function: Callable[[Inputs, Any, Engine], Output] | None
     promises: Callable[[Any], Iterable[Expectation]]
     scope: Literal["row", "whole"] = "whole"
     reads_content: bool = False
     version: int = 1
     kinds: tuple[str, ...] = ("polars", "parquet")
-    monitored: tuple[str, ...] = ()
     weight: str | None = None
 
 

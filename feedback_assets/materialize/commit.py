@@ -1,0 +1,136 @@
+"""Commit records: the durable provenance of each materialization, beside the data.
+
+Only a commit record publishes. Each asset has a numbered sequence of them, put conditionally, so that two runs
+cannot both write number n; the latest is the highest number without a gap.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from feedback_assets.digests import canonical_json, digest
+from feedback_assets.errors import FeedbackError
+from feedback_assets.snapshots.snapshot import Snapshot
+from feedback_assets.snapshots.store import LocalStore
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One materialization.
+
+    `content` is what was done to what, the same for the same work anywhere; `circumstances` is when, where and in which
+    files. `number` is its place in the asset's sequence.
+    """
+
+    number: int
+    content: Mapping[str, Any]
+    circumstances: Mapping[str, Any]
+
+    @property
+    def asset(self) -> str:
+        """The asset."""
+        return self.content["asset"]
+
+    @property
+    def data_version(self) -> str:
+        """Digest of the data."""
+        return self.content["data_version"]
+
+    @property
+    def code_version(self) -> str:
+        """Digest of code and policy section, behind a readable prefix."""
+        return self.content["code_version"]
+
+    @property
+    def checks(self) -> Sequence[Mapping[str, Any]]:
+        """Results of the checks, each with its definition and that definition's digest."""
+        return self.content["checks"]
+
+    @cached_property
+    def id(self) -> str:
+        """Digest of `content`: what other records refer to."""
+        return digest(self.content)
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The data."""
+        return Snapshot.from_json(self.circumstances["snapshot"])
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the blocking checks that did not pass."""
+        return [check["name"] for check in self.checks if check["blocking"] and not check["passed"]]
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as it is stored."""
+        return {
+            "circumstances": self.circumstances,
+            "content": self.content,
+            "digest": digest({"circumstances": self.circumstances, "content": self.content}),
+        }
+
+
+class Commits:
+    """The sequences of commit records in a store."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self.store = store
+
+    def latest(self, asset: str) -> Commit | None:
+        """The latest commit of `asset`, or None before the first."""
+        number = self._next(asset) - 1
+        return self.read(asset, number) if number > 0 else None
+
+    def read(self, asset: str, number: int) -> Commit:
+        """Commit `number` of `asset`.
+
+        Raises:
+            FeedbackError: it is missing, or is not what was written.
+        """
+        key = _key(asset, number)
+        try:
+            value = json.loads(self.store.get(key))
+            whole = {"circumstances": value["circumstances"], "content": value["content"]}
+            if value["digest"] != digest(whole):
+                raise ValueError
+        except (ValueError, KeyError, TypeError):
+            raise FeedbackError(
+                f"{self.store.uri(key)}: this commit record was changed after it was written; restore it from a backup, "
+                f"or delete it and materialize {asset} again"
+            ) from None
+        commit = Commit(number, value["content"], value["circumstances"])
+        if commit.data_version != commit.snapshot.data_version:
+            raise FeedbackError(f"{self.store.uri(key)}: its data version is not that of its parts; materialize {asset} again")
+        return commit
+
+    def all(self, asset: str) -> list[Commit]:
+        """All commits of `asset`, oldest first."""
+        return [self.read(asset, number) for number in range(1, self._next(asset))]
+
+    def find(self, asset: str, content_id: str) -> Commit | None:
+        """The newest commit of `asset` whose content has this id."""
+        return next((commit for commit in reversed(self.all(asset)) if commit.id == content_id), None)
+
+    def add(self, content: Mapping[str, Any], circumstances: Mapping[str, Any]) -> Commit:
+        """Append a commit; if another run took the number meanwhile, the next one is taken."""
+        asset = content["asset"]
+        number = self._next(asset)
+        while True:
+            # Through JSON and back, so that the commit held in memory is the one that a reader will see.
+            commit = Commit(number, json.loads(canonical_json(content)), json.loads(canonical_json(circumstances)))
+            if self.store.put(_key(asset, number), canonical_json(commit.as_json())):
+                return commit
+            number += 1
+
+    def _next(self, asset: str) -> int:
+        names = self.store.names(f"commits/{asset}")
+        number = int(names[-1].removesuffix(".json")) + 1 if names else 1
+        while self.store.exists(_key(asset, number)):
+            number += 1
+        return number
+
+
+def _key(asset: str, number: int) -> str:
+    return f"commits/{asset}/{number:010d}.json"

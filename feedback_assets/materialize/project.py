@@ -1,0 +1,61 @@
+"""A project: a policy and the store of what was made under it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from feedback_assets.code_version import code_digest
+from feedback_assets.digests import digest
+from feedback_assets.engine.local import LocalEngine
+from feedback_assets.materialize.commit import Commits
+from feedback_assets.pipeline import Policy, load_policy, stage
+from feedback_assets.snapshots.snapshot import Memo
+from feedback_assets.snapshots.store import LocalStore
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a run, the UI and every question start from."""
+
+    policy: Policy
+    path: Path
+    text: str
+    store: LocalStore
+
+    @classmethod
+    def open(cls, policy: Path, store: Path) -> "Project":
+        """Load the policy and open the store, which is made on the first write.
+
+        Raises:
+            FeedbackError: the policy is missing or does not fit.
+        """
+        loaded = load_policy(policy)
+        return cls(loaded.policy, loaded.path.resolve(), loaded.text, LocalStore(store))
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the policy: relative paths in it start here."""
+        return self.path.parent
+
+    @cached_property
+    def engine(self) -> LocalEngine:
+        """Where part-wise functions run."""
+        return LocalEngine(self.store)
+
+    @cached_property
+    def memo(self) -> Memo:
+        """What was computed before."""
+        return Memo(self.store)
+
+    @cached_property
+    def commits(self) -> Commits:
+        """The commit records of the store."""
+        return Commits(self.store)
+
+    def code_version(self, asset: str) -> str:
+        """`<asset>-v<stage version>-<digest>`: of the stage's code, its `version`, and its section of the policy."""
+        entry = stage(asset)
+        module = f"feedback_assets.stages.{asset}"
+        intake = [code_digest("feedback_assets.materialize.intake")] if entry.function is None else []
+        value = [code_digest(module), *intake, entry.version, self.policy.section(asset).pinned()]
+        return f"{asset}-v{entry.version}-{digest(value)[:16]}"

@@ -1,0 +1,86 @@
+"""The whole path of the data, on one screen.
+
+batches → ingested → guideline_joined → filtered → deduplicated → reweighted → upsampled → training_set
+            guidelines ─┘
+
+A new stage is one file in `stages/`, one line in STAGES and one in Policy.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+
+from feedback_assets.policy import Loaded, Section, load
+from feedback_assets.signal.monitor import Monitoring
+from feedback_assets.sources.guidelines import GuidelinesSection
+from feedback_assets.stages import (
+    deduplicated,
+    filtered,
+    guideline_joined,
+    guidelines,
+    ingested,
+    reweighted,
+    training_set,
+    upsampled,
+)
+from feedback_assets.stages.stage import Stage
+
+STAGES: tuple[Stage, ...] = (
+    ingested.STAGE,
+    guidelines.STAGE,
+    guideline_joined.STAGE,
+    filtered.STAGE,
+    deduplicated.STAGE,
+    reweighted.STAGE,
+    upsampled.STAGE,
+    training_set.STAGE,
+)
+
+
+class Policy(Section):
+    """The policy: a section a stage, and what is watched."""
+
+    project: str = Field("feedback", pattern=r"^[A-Za-z0-9_.-]+$", description="a name for people")
+    ingested: ingested.IngestedSection
+    guidelines: GuidelinesSection = GuidelinesSection()
+    guideline_joined: guideline_joined.GuidelineJoinedSection = guideline_joined.GuidelineJoinedSection()
+    filtered: filtered.FilteredSection = filtered.FilteredSection()
+    deduplicated: deduplicated.DeduplicatedSection = deduplicated.DeduplicatedSection()
+    reweighted: reweighted.ReweightedSection = reweighted.ReweightedSection()
+    upsampled: upsampled.UpsampledSection = upsampled.UpsampledSection()
+    training_set: training_set.TrainingSetSection = training_set.TrainingSetSection()
+    monitoring: Monitoring = Monitoring()
+
+    def section(self, stage: str) -> Section:
+        """The section of a stage."""
+        return getattr(self, stage)
+
+
+def load_policy(path: Path) -> Loaded[Policy]:
+    """Read the policy at `path`.
+
+    Raises:
+        FeedbackError: it is missing or does not fit; one line, with file, line and key.
+    """
+    return load(path, Policy)
+
+
+@cache
+def stage(name: str) -> Stage:
+    """The stage called `name`."""
+    return next(stage for stage in STAGES if stage.name == name)
+
+
+@cache
+def upstream(name: str) -> tuple[str, ...]:
+    """All stages behind `name`, in order."""
+    direct = stage(name).inputs
+    behind = {ancestor for parent in direct for ancestor in (*upstream(parent), parent)}
+    return tuple(entry.name for entry in STAGES if entry.name in behind)
+
+
+@cache
+def downstream(name: str) -> tuple[str, ...]:
+    """All stages that read `name`, however indirectly, in order."""
+    return tuple(entry.name for entry in STAGES if name in upstream(entry.name))

@@ -1,0 +1,77 @@
+"""Where bytes live: objects that are put once, under a name, and never changed."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from feedback_assets.errors import FeedbackError
+
+
+class LocalStore:
+    """A store in a folder. An object appears whole or not at all, and never replaces another.
+
+    Bytes are first written under `tmp/` and then linked to their name, which fails where the name is taken:
+    the same meaning as a conditional put on an object store. What a killed run leaves in `tmp/` is never read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+
+    def path(self, key: str) -> Path:
+        """The file behind `key`."""
+        return self.root / key
+
+    def uri(self, key: str) -> str:
+        """What `polars.scan_parquet` reads."""
+        return str(self.path(key))
+
+    def exists(self, key: str) -> bool:
+        """Whether an object stands under `key`."""
+        return self.path(key).exists()
+
+    def get(self, key: str) -> bytes:
+        """The bytes under `key`.
+
+        Raises:
+            FeedbackError: nothing stands there.
+        """
+        try:
+            return self.path(key).read_bytes()
+        except FileNotFoundError:
+            raise FeedbackError(f"{self.root}: the store lacks {key}; it was deleted or belongs elsewhere") from None
+
+    def put(self, key: str, data: bytes) -> bool:
+        """Put `data` under `key` if nothing is there; True if it was put now."""
+        with self.scratch() as scratch:
+            scratch.write_bytes(data)
+            return self.put_file(key, scratch)
+
+    def put_file(self, key: str, scratch: Path) -> bool:
+        """Put a file made in `scratch()` under `key` if nothing is there; True if it was put now."""
+        target = self.path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        try:
+            target.hardlink_to(scratch)
+        except FileExistsError:
+            return False
+        return True
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A new file name to write to, gone afterwards."""
+        folder = self.root / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def names(self, prefix: str) -> list[str]:
+        """Names directly under `prefix`, sorted: a hint of where to look, never the truth."""
+        folder = self.path(prefix)
+        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []

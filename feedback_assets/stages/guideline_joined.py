@@ -1,0 +1,222 @@
+"""guideline_joined: each record gets the guideline it was made under, and what was known then of its annotator's agreement."""
+
+import polars as pl
+from pydantic import Field
+
+from feedback_assets.engine.engine import Engine
+from feedback_assets.policy import Section
+from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, kept
+
+STATUSES = ("declared", "inferred", "conflict", "ambiguous", "unknown-version", "unmatched")
+
+
+class GuidelineJoinedSection(Section):
+    """How records meet the guidelines."""
+
+    agreement: bool = Field(True, description="compute the agreement of annotator and item as known at the time")
+
+
+def promises(section: GuidelineJoinedSection) -> list[Expectation]:
+    """What the join keeps."""
+    del section
+    return [
+        Expectation("expect_column_values_to_be_unique", "the join multiplies no record", {"column": "row_id"}),
+        Expectation(
+            "expect_column_values_to_be_in_set",
+            "it is said of every record how its guideline was found",
+            {"column": "guideline_status", "value_set": list(STATUSES)},
+        ),
+        Expectation(
+            "expect_column_values_to_be_between",
+            "agreement is a share",
+            {"column": "annotator_agreement", "min_value": 0, "max_value": 1},
+        ),
+    ]
+
+
+def guideline_joined(inputs: Inputs, section: GuidelineJoinedSection, engine: Engine) -> Output:
+    """Add guideline and agreement columns to every row; none is dropped.
+
+    Added: `guideline` (version applied, String), `guideline_digest` (SHA-256 of its text), `guideline_status`
+    (see STATUSES), `guideline_in_force` (version in force by date, where exactly one is), `guideline_behind` (String:
+    "none", "clarifying", "breaking": what has changed between it and the newest version of its task), `annotator_agreement`
+    and `item_agreement` (Float64, null when the count behind them is 0) with `annotator_agreement_n` and
+    `item_agreement_n` (Int64, judgments compared).
+    """
+    del engine
+    rows = _with_guideline(inputs.rows, inputs.others["guidelines"])
+    if section.agreement:
+        rows = _with_agreement(rows)
+    else:
+        rows = rows.with_columns(
+            *(pl.lit(None, pl.Float64).alias(f"{who}_agreement") for who in ("annotator", "item")),
+            *(pl.lit(0, pl.Int64).alias(f"{who}_agreement_n") for who in ("annotator", "item")),
+        )
+    counts = rows.group_by("guideline_status").len().sort("guideline_status")
+    return Output(rows, kept(rows).collect(), facts={"guideline_status": dict(counts.iter_rows())})
+
+
+def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFrame:
+    registry = guidelines.select(
+        "task", "aspect", "version", "effective_from", "effective_to", "digest", "major", "minor", "patch"
+    ).collect()
+    frame = rows.with_row_index("position").collect()
+    asked = frame.lazy().select(
+        "position", "task", "aspect", "guideline_version", at=pl.coalesce("started_at", "collected_at")
+    )
+    # A guideline for one aspect goes before the one for the whole task.
+    candidates = (
+        asked.join(registry.lazy(), on="task", how="inner", suffix="_g")
+        .filter(pl.col("aspect_g").is_null() | (pl.col("aspect_g") == pl.col("aspect")))
+        .filter(pl.col("aspect_g").is_not_null() == pl.col("aspect_g").is_not_null().any().over("position"))
+    )
+    in_force = (
+        candidates.filter(
+            (pl.col("at") >= pl.col("effective_from"))
+            & (pl.col("effective_to").is_null() | (pl.col("at") < pl.col("effective_to")))
+        )
+        .sort("position", "major", "minor", "patch")
+        .group_by("position", maintain_order=True)
+        .agg(pl.len().alias("in_force"), pl.col("version").last(), pl.col("digest").last())
+    )
+    declared = candidates.filter(pl.col("version") == pl.col("guideline_version")).select(
+        "position", pl.col("digest").alias("declared_digest")
+    )
+    one = pl.col("in_force") == 1
+    said = pl.col("guideline_version")
+    joined = (
+        frame.lazy()
+        .join(in_force, on="position", how="left")
+        .join(declared.unique("position"), on="position", how="left")
+        .with_columns(pl.when(one).then("version").alias("guideline_in_force"))
+        .with_columns(
+            pl.when(said.is_not_null() & pl.col("declared_digest").is_null())
+            .then(pl.lit("unknown-version"))
+            .when(said.is_not_null() & (pl.col("guideline_in_force") != said).fill_null(value=False))
+            .then(pl.lit("conflict"))
+            .when(said.is_not_null())
+            .then(pl.lit("declared"))
+            .when(one.fill_null(value=False))
+            .then(pl.lit("inferred"))
+            .when((pl.col("in_force") > 1).fill_null(value=False))
+            .then(pl.lit("ambiguous"))
+            .otherwise(pl.lit("unmatched"))
+            .alias("guideline_status")
+        )
+        .with_columns(
+            pl.coalesce(said, "guideline_in_force").alias("guideline"),
+            pl.when(said.is_not_null())
+            .then("declared_digest")
+            .otherwise(pl.when(one).then("digest"))
+            .alias("guideline_digest"),
+        )
+        .drop("in_force", "version", "digest", "declared_digest")
+    )
+    newest = registry.sort("major", "minor", "patch").group_by("task", "aspect", maintain_order=True).last()
+    numbered = registry.lazy().join(newest.lazy(), on=["task", "aspect"], nulls_equal=True, suffix="_new")
+    behind = numbered.select(
+        pl.col("digest").alias("guideline_digest"),
+        pl.when(pl.col("major") != pl.col("major_new"))
+        .then(pl.lit("breaking"))
+        .when(pl.col("version") != pl.col("version_new"))
+        .then(pl.lit("clarifying"))
+        .otherwise(pl.lit("none"))
+        .alias("guideline_behind"),
+    ).unique("guideline_digest", keep="first", maintain_order=True)
+    return joined.join(behind, on="guideline_digest", how="left").sort("position").drop("position").collect()
+
+
+def _with_agreement(rows: pl.DataFrame) -> pl.DataFrame:
+    """Agreement with others, counting records that were collected earlier and arrived no later."""
+    key = ["item_id", "kind", "task", "aspect"]
+    judged = (
+        rows.lazy()
+        .select(*key, "annotator_id", "collected_at", "arrival", answer=pl.coalesce("label", pl.col("score").cast(pl.String)))
+        .with_row_index("position")
+        .filter(pl.col("annotator_id").is_not_null() & pl.col("collected_at").is_not_null())
+        .collect()
+    )
+    pairs = (
+        judged.lazy()
+        .join(judged.lazy(), on=key, nulls_equal=True, suffix="_other")
+        .filter(pl.col("annotator_id") != pl.col("annotator_id_other"))
+        .select(
+            "position",
+            "annotator_id",
+            agrees=(pl.col("answer") == pl.col("answer_other")).cast(pl.Int64),
+            earlier=(pl.col("collected_at_other") < pl.col("collected_at"))
+            & (pl.col("arrival_other") <= pl.col("arrival")),
+            known_at=pl.max_horizontal("collected_at", "collected_at_other"),
+            known_arrival=pl.max_horizontal("arrival", "arrival_other"),
+        )
+        .collect()
+    )
+    item = (
+        pairs.lazy()
+        .filter("earlier")
+        .group_by("position")
+        .agg(same=pl.col("agrees").sum(), item_agreement_n=pl.len().cast(pl.Int64))
+        .select("position", "item_agreement_n", item_agreement=pl.col("same") / pl.col("item_agreement_n"))
+    )
+    seen = [
+        _annotator_agreement(pairs, judged.filter(pl.col("arrival") == arrival), arrival)
+        for arrival in judged.get_column("arrival").unique().sort()
+    ]
+    empty = pl.LazyFrame(
+        schema={"position": pl.UInt32, "annotator_agreement_n": pl.Int64, "annotator_agreement": pl.Float64}
+    )
+    return (
+        rows.lazy()
+        .with_row_index("position")
+        .join(pl.concat([empty, *seen]), on="position", how="left")
+        .join(item, on="position", how="left")
+        .with_columns(pl.col("annotator_agreement_n", "item_agreement_n").fill_null(0))
+        .sort("position")
+        .drop("position")
+        .collect()
+    )
+
+
+def _annotator_agreement(pairs: pl.DataFrame, judged: pl.DataFrame, arrival: int) -> pl.LazyFrame:
+    """For the records of one arrival: how often their annotators had agreed with others, as known at each moment."""
+    history = (
+        pairs.lazy()
+        .filter(pl.col("known_arrival") <= arrival)
+        .join(judged.lazy().select("annotator_id").unique(), on="annotator_id", how="semi")
+        .group_by("annotator_id", "known_at")
+        .agg(pl.col("agrees").sum(), pl.len().cast(pl.Int64).alias("compared"))
+        .sort("known_at", "annotator_id")
+        .with_columns(pl.col("agrees", "compared").cum_sum().over("annotator_id"))
+    )
+    return (
+        judged.lazy()
+        .select("position", "annotator_id", "collected_at")
+        .sort("collected_at", "position")
+        .join_asof(
+            history,
+            left_on="collected_at",
+            right_on="known_at",
+            by="annotator_id",
+            allow_exact_matches=False,
+            check_sortedness=False,
+        )
+        .select(
+            "position",
+            pl.col("compared").fill_null(0).alias("annotator_agreement_n"),
+            (pl.col("agrees") / pl.col("compared")).alias("annotator_agreement"),
+        )
+    )
+
+
+STAGE = Stage(
+    name="guideline_joined",
+    description=(
+        "Each record gets the guideline version under which it was made, with the digest of that text, and the "
+        "agreement of its annotator and its item with others as known at that moment. A declared version that "
+        "contradicts the date is recorded as a conflict, never resolved in silence."
+    ),
+    inputs=("ingested", "guidelines"),
+    section=GuidelineJoinedSection,
+    function=guideline_joined,
+    promises=promises,
+)

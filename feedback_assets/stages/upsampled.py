@@ -1,0 +1,165 @@
+"""upsampled: whole copies bring categories to their target share of weight."""
+
+from fractions import Fraction
+from typing import Annotated, Any
+
+import polars as pl
+from pydantic import AfterValidator, Field, field_validator
+
+from feedback_assets.digests import text_id
+from feedback_assets.engine.engine import Engine
+from feedback_assets.policy import Pinned, Section, unique_ids
+from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, fates
+
+FIXED_POINT = 1_000_000
+
+
+class Target(Pinned):
+    """Target shares of weight for some values of a column; the other values keep their proportions to each other."""
+
+    column: str = Field("category", description="a column of the record")
+    shares: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1)
+    max_copies: int = Field(3, ge=1, le=100, description="no record stands more often than this")
+
+    @field_validator("shares")
+    @classmethod
+    def _leave_a_rest(cls, shares: dict[str, float]) -> dict[str, float]:
+        if sum(shares.values()) > 1 + 1e-9:
+            raise ValueError(f"the shares add up to {sum(shares.values()):.3g}; they can be at most 1")
+        return shares
+
+
+class UpsampledSection(Section):
+    """The targets, applied one after the other."""
+
+    key: str = Field("upsample", min_length=1, description="keys the hash that decides which records get the odd copy")
+    targets: Annotated[tuple[Target, ...], AfterValidator(unique_ids)] = ()
+
+
+def promises(section: UpsampledSection) -> list[Expectation]:
+    """What copying keeps."""
+    most = 1
+    for target in section.targets:
+        most *= target.max_copies
+    return [
+        Expectation(
+            "expect_compound_columns_to_be_unique",
+            "each copy stands once",
+            {"column_list": ["row_id", "copy_index"]},
+        ),
+        Expectation(
+            "expect_column_values_to_be_between",
+            "no record stands more often than its cap",
+            {"column": "copies", "min_value": 1, "max_value": most},
+        ),
+    ]
+
+
+def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Output:
+    """Copy rows. Added: `copies` (Int32, how often the record stands here) and `copy_index` (Int32, from 0).
+
+    Which records get the odd copy is a keyed hash of row_id, so it is the same whatever else is in the data.
+    Facts: for each target the shares asked for and reached, and the copies made.
+    """
+    del engine
+    rows = inputs.rows.with_columns(pl.lit(1, pl.Int32).alias("copies")).collect()
+    facts: dict[str, Any] = {"targets": {}}
+    for target in section.targets:
+        if target.column not in rows.columns:
+            facts["targets"][target.id] = {"error": f"no column {target.column!r}"}
+            continue
+        before = int(rows.get_column("copies").sum())
+        rows = rows.with_columns(_copies(rows, target, section.key).alias("copies"))
+        facts["targets"][target.id] = {
+            "asked": target.shares,
+            "reached": _shares(rows, target),
+            "copies_made": int(rows.get_column("copies").sum()) - before,
+        }
+    copied = (
+        rows.lazy()
+        .with_columns(pl.int_ranges(0, pl.col("copies"), dtype=pl.Int32).alias("copy_index"))
+        .explode("copy_index", empty_as_null=False)
+        .collect()
+    )
+    return Output(
+        copied,
+        fates(
+            rows,
+            pl.when(pl.col("copies") > 1).then(pl.lit("copied")).otherwise(pl.lit("kept")),
+            rule=_deciding(section, rows),
+            copies=pl.col("copies"),
+        ).collect(),
+        facts=facts,
+    )
+
+
+def _weight() -> pl.Expr:
+    return (pl.col("weight") * FIXED_POINT).round().cast(pl.Int64) * pl.col("copies")
+
+
+def _held(rows: pl.DataFrame, target: Target) -> dict[str | None, int]:
+    held = rows.group_by(pl.col(target.column).cast(pl.String).alias("value")).agg(_weight().sum().alias("held"))
+    return dict(held.sort("value").iter_rows())
+
+
+def _shares(rows: pl.DataFrame, target: Target) -> dict[str, float]:
+    held = _held(rows, target)
+    total = sum(held.values())
+    return {value: round(held.get(value, 0) / total, 6) if total else 0.0 for value in target.shares}
+
+
+def _copies(rows: pl.DataFrame, target: Target, key: str) -> pl.Expr:
+    multiples = _multiples(_held(rows, target), target)
+    if not multiples:
+        return pl.col("copies")
+    wanted = pl.col(target.column).cast(pl.String).replace_strict(
+        {value: float(multiple) for value, multiple in multiples.items()}, default=1.0, return_dtype=pl.Float64
+    )
+    draw = (
+        text_id(pl.lit(key), pl.lit(target.id), pl.col("row_id")).str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64)
+        / 2**32
+    )
+    whole = wanted.floor() + (draw < wanted - wanted.floor()).cast(pl.Float64)
+    return pl.col("copies") * whole.clip(1, target.max_copies).cast(pl.Int32)
+
+
+def _multiples(held: dict[str | None, int], target: Target) -> dict[str, Fraction]:
+    """How often each value must stand so that it reaches its share, by exact arithmetic.
+
+    A value that already has more than its share cannot be brought down by copying: it joins the rest.
+    """
+    wanted = {value: Fraction(str(share)) for value, share in target.shares.items() if held.get(value)}
+    while wanted:
+        rest = sum(weight for value, weight in held.items() if value not in wanted)
+        left = 1 - sum(wanted.values())
+        if left <= 0 or rest <= 0:
+            return {}
+        multiples = {value: share * rest / left / held[value] for value, share in wanted.items()}
+        above = {value for value, multiple in multiples.items() if multiple < 1}
+        if not above:
+            return multiples
+        wanted = {value: share for value, share in wanted.items() if value not in above}
+    return {}
+
+
+def _deciding(section: UpsampledSection, rows: pl.DataFrame) -> pl.Expr:
+    hits = [
+        pl.when((pl.col("copies") > 1) & pl.col(target.column).cast(pl.String).is_in(list(target.shares))).then(pl.lit(target.id))
+        for target in section.targets
+        if target.column in rows.columns
+    ]
+    return pl.coalesce(*hits, pl.lit(None, pl.String))
+
+
+STAGE = Stage(
+    name="upsampled",
+    description=(
+        "Whole copies bring categories to their target share of weight. Which records get the odd copy is decided by a "
+        "keyed hash of their id, so it does not change when other records come or go."
+    ),
+    inputs=("reweighted",),
+    section=UpsampledSection,
+    function=upsampled,
+    promises=promises,
+    weight="weight",
+)
