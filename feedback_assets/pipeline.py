@@ -24,7 +24,14 @@ from feedback_assets.stages import (
     training_set,
     upsampled,
 )
+from feedback_assets.stages.deduplicated import DeduplicatedSection
+from feedback_assets.stages.filtered import FilteredSection
+from feedback_assets.stages.guideline_joined import GuidelineJoinedSection
+from feedback_assets.stages.ingested import IngestedSection
+from feedback_assets.stages.reweighted import ReweightedSection
 from feedback_assets.stages.stage import Stage
+from feedback_assets.stages.training_set import TrainingSetSection
+from feedback_assets.stages.upsampled import UpsampledSection
 
 STAGES: tuple[Stage, ...] = (
     ingested.STAGE,
@@ -42,14 +49,14 @@ class Policy(Section):
     """The policy: a section a stage, and what is watched."""
 
     project: str = Field("feedback", pattern=r"^[A-Za-z0-9_.-]+$", description="a name for people")
-    ingested: ingested.IngestedSection
+    ingested: IngestedSection
     guidelines: GuidelinesSection = GuidelinesSection()
-    guideline_joined: guideline_joined.GuidelineJoinedSection = guideline_joined.GuidelineJoinedSection()
-    filtered: filtered.FilteredSection = filtered.FilteredSection()
-    deduplicated: deduplicated.DeduplicatedSection = deduplicated.DeduplicatedSection()
-    reweighted: reweighted.ReweightedSection = reweighted.ReweightedSection()
-    upsampled: upsampled.UpsampledSection = upsampled.UpsampledSection()
-    training_set: training_set.TrainingSetSection = training_set.TrainingSetSection()
+    guideline_joined: GuidelineJoinedSection = GuidelineJoinedSection()
+    filtered: FilteredSection = FilteredSection()
+    deduplicated: DeduplicatedSection = DeduplicatedSection()
+    reweighted: ReweightedSection = ReweightedSection()
+    upsampled: UpsampledSection = UpsampledSection()
+    training_set: TrainingSetSection = TrainingSetSection()
     monitoring: Monitoring = Monitoring()
 
     def section(self, stage: str) -> Section:

@@ -1,0 +1,1 @@
+"""Checks: what a materialization must keep, as results that can be stored, shown and gated on."""

@@ -15,6 +15,9 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.snapshots.snapshot import Snapshot
 from feedback_assets.snapshots.store import LocalStore
 
+HOLDS_BACK = ("failed", "error")  # an inconclusive check is counted and shown; it neither passes nor holds back
+CONCURRENT = 20  # how many commits of other runs may come between two steps of one run
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -60,8 +63,8 @@ class Commit:
 
     @property
     def failed(self) -> list[str]:
-        """Names of the blocking checks that did not pass."""
-        return [check["name"] for check in self.checks if check["blocking"] and not check["passed"]]
+        """Names of the blocking checks that failed or could not be computed."""
+        return [check["name"] for check in self.checks if check["blocking"] and check["status"] in HOLDS_BACK]
 
     def as_json(self) -> dict[str, Any]:
         """The record as it is stored."""
@@ -104,6 +107,15 @@ class Commits:
         if commit.data_version != commit.snapshot.data_version:
             raise FeedbackError(f"{self.store.uri(key)}: its data version is not that of its parts; materialize {asset} again")
         return commit
+
+    def of_run(self, asset: str, run_id: str) -> Commit | None:
+        """The newest commit of `asset` that this run made, though another run may have committed since."""
+        newest = self._next(asset) - 1
+        for number in range(newest, max(newest - CONCURRENT, 0), -1):
+            commit = self.read(asset, number)
+            if commit.circumstances["run_id"] == run_id:
+                return commit
+        return None
 
     def all(self, asset: str) -> list[Commit]:
         """All commits of `asset`, oldest first."""

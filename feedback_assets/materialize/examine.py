@@ -1,76 +1,312 @@
-"""What a materialization says of itself: checks, drift against its input, fates by rule, effective sample sizes."""
+"""What a materialization says of itself: checks, drift against its input, losses by group, effective sample sizes."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
 
-from feedback_assets.checks.conservation import conservation
-from feedback_assets.checks.drift import limit_check
+from feedback_assets.checks.conservation import DEFINITION, conservation
+from feedback_assets.checks.drift import drift_check, limit_check
 from feedback_assets.checks.expectations import run_suite
-from feedback_assets.checks.result import CheckResult
-from feedback_assets.digests import digest
+from feedback_assets.checks.result import CheckResult, plain
+from feedback_assets.code_version import code_digest
+from feedback_assets.digests import canonical_json, digest
+from feedback_assets.pipeline import Policy
 from feedback_assets.signal.monitor import (
+    ColumnDrift,
+    GroupLoss,
     Monitoring,
     baseline_drift,
     distribution,
     effective_sample_size,
     identity_changes,
+    loss_by_annotator,
     loss_by_group,
     transformation_drift,
 )
-from feedback_assets.stages.stage import Expectation, Stage
+from feedback_assets.snapshots.snapshot import Memo
+from feedback_assets.stages.ingested import IngestedSection
+from feedback_assets.stages.stage import Stage
 
-CONSERVATION = "conservation"
-DRIFT = "drift"
-LOSS = "loss_by_group"
-BASELINE = "baseline"
-QUARANTINE = "quarantined_share"
-REGISTRIES = ("guidelines",)
+REGISTRIES = ("guidelines",)  # assets that hold no feedback: there is no row to follow and no signal to watch
+DIGITS = 9  # floats are rounded before they are digested: the last bits differ between machines
+
+
+@dataclass(frozen=True)
+class Required:
+    """A check that the policy asks for."""
+
+    blocking: bool
+    meaning: str
+    definition: dict[str, Any]
+
+    @property
+    def definition_digest(self) -> str:
+        """Digest of what is checked, limits included."""
+        return digest(self.definition)
+
+
+def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
+    """All checks of a stage under this policy, by name: what is run, what Dagster shows, and what the gate asks for."""
+    section, monitoring = policy.section(stage.name), policy.monitoring
+    required = {
+        promise.name: Required(
+            promise.blocking, promise.meaning, {"type": promise.type, "kwargs": plain(promise.kwargs)}
+        )
+        for promise in stage.promises(section)
+    }
+    if stage.name in REGISTRIES:
+        return required
+    required["conservation"] = Required(
+        True, "each row that came in has exactly one fate, and the rows that went out are those that were kept", DEFINITION
+    )
+    if isinstance(section, IngestedSection):
+        required["quarantined_share"] = Required(
+            True,
+            f"at most {section.max_quarantined_share:.1%} of the records are in quarantine",
+            {"type": "quarantined_share", "limit": section.max_quarantined_share},
+        )
+        return required
+    allowed = {f"{column}={value}": reason for (column, value), reason in sorted(monitoring.allowed(stage.name).items())}
+    required["loss_by_group"] = Required(
+        True,
+        "no source, batch, category, guideline version or origin lost all its rows, unless the policy expects it",
+        {"type": "loss_by_group", "lost_share": monitoring.limits.lost_share, "allowed": allowed},
+    )
+    required["drift"] = Required(
+        False,
+        f"no monitored column moved beyond a PSI of {monitoring.limits.psi} and beyond chance against the stage's input",
+        {"type": "drift", "psi": monitoring.limits.psi},
+    )
+    if stage.name == "training_set":
+        for column, expected in sorted(monitoring.pinned()["expect"].items()):
+            required[f"baseline__{column}"] = Required(
+                True,
+                f"{column} has the distribution that the policy expects",
+                {"type": "baseline", "column": column, "expected": expected, "psi": monitoring.limits.psi},
+            )
+    return required
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A snapshot beside what it was made from.
+    """A snapshot beside what it was made from: `before` are the rows of the upstream stage, None at the start of the graph.
 
-    `before`: rows of the upstream stage, None at the start of the graph; `weight_before` its weight column.
+    `versions` are digests of all that is examined, for the memo.
     """
 
     stage: Stage
-    section: Any
-    monitoring: Monitoring
+    policy: Policy
+    versions: Sequence[str]
     before: pl.LazyFrame | None
     weight_before: str | None
     after: pl.LazyFrame
     fates: pl.LazyFrame | None
 
 
-@dataclass(frozen=True)
-class Examination:
-    """Checks, drift and the rest as plain JSON values, ready for a commit record."""
+def examine(memo: Memo, examined: Examined) -> dict[str, Any]:
+    """Run the checks and compute the signals; remembered, because the same data and definitions give the same results.
 
-    checks: list[dict[str, Any]]
-    drift: list[dict[str, Any]]
-    facts: dict[str, Any]
+    Returns:
+        `checks`, `drift` (against the input), `baseline` (against what is expected), `losses`, `identities`,
+        `effective_sample_size` (by record, item and annotator) and `distribution`, all plain JSON values.
+    """
+    stage, policy = examined.stage, examined.policy
+    required = required_checks(stage, policy)
+    key = digest(
+        [
+            "examination",
+            [code_digest(__name__), code_digest("feedback_assets.checks.expectations")],
+            {name: check.definition for name, check in required.items()},
+            policy.monitoring.pinned(),
+            stage.weight,
+            examined.weight_before,
+            list(examined.versions),
+        ]
+    )
+    name = f"memo/{key[:2]}/{key}.json"
+    if memo.store.exists(name):
+        return json.loads(memo.store.get(name))
+    found = _rounded(_examine(examined, required))
+    memo.store.put(name, canonical_json(found))
+    return found
 
 
-def required_checks(stage: Stage, section: Any, monitoring: Monitoring) -> dict[str, bool]:
-    """Names of all checks of a stage under this policy, and whether each is blocking: what the gate asks for."""
-    names = {expectation.name: expectation.blocking for expectation in expectations(stage, section)}
-    if stage.name in REGISTRIES:
-        return names
-    names[CONSERVATION] = True
-    if stage.name == "ingested":
-        names[QUARANTINE] = True
+def _examine(examined: Examined, required: dict[str, Required]) -> dict[str, Any]:
+    stage, monitoring = examined.stage, examined.policy.monitoring
+    promises = list(stage.promises(examined.policy.section(stage.name)))
+    wanted = {name for promise in promises for name in columns_named(promise.kwargs)}
+    schema = examined.after.collect_schema().names()
+    narrow = examined.after.select([name for name in schema if name in wanted] or schema[:1]).collect()
+    results = run_suite(narrow, promises, stage.name)
+    found: dict[str, Any] = {
+        "drift": [],
+        "baseline": [],
+        "losses": [],
+        "identities": [],
+        "effective_sample_size": {},
+        "distribution": {},
+    }
+    if stage.name not in REGISTRIES:
+        signals, more = _signals(examined, monitoring, required)
+        found |= signals
+        results += more
+    by_name = {result.name: result for result in results}
+    # The gate asks for exactly this set; a check that was lost on the way must not pass for one that passed.
+    found["checks"] = [
+        {**_result(by_name.get(name), name, check)} for name, check in required.items()
+    ]
+    return found
+
+
+def columns_named(kwargs: Any) -> list[str]:
+    """The columns that an expectation's arguments name."""
+    names = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs]
+    return [*names, *kwargs.get("column_list", ()), *kwargs.get("column_set", ())]
+
+
+def _result(result: CheckResult | None, name: str, check: Required) -> dict[str, Any]:
+    if result is None:
+        return {
+            "name": name,
+            "passed": False,
+            "blocking": check.blocking,
+            "status": "error",
+            "meaning": f"{check.meaning}: it gave no result",
+            "definition": check.definition,
+            "definition_digest": check.definition_digest,
+            "observed": {},
+        }
+    value = result.as_json()
+    return {**value, "blocking": check.blocking, "definition": check.definition, "definition_digest": check.definition_digest}
+
+
+def _signals(
+    examined: Examined, monitoring: Monitoring, required: dict[str, Required]
+) -> tuple[dict[str, Any], list[CheckResult]]:
+    stage, before, after = examined.stage, examined.before, examined.after
+    assert examined.fates is not None  # noqa: S101  every stage of feedback has fates
+    found: dict[str, Any] = {
+        "effective_sample_size": {size.unit: size.as_json() for size in effective_sample_size(after, stage.weight)},
+        "distribution": distribution(after, stage.weight, monitoring.columns) if stage.name == "training_set" else {},
+    }
+    results = []
+    if before is None:
+        results.append(_intake_conserves(after, examined.fates))
+        results.append(_quarantined_share(examined.fates, required["quarantined_share"]))
+        return found, results
+    ids = before.select("row_id").unique().collect()
+    rows = after.select("row_id", "parents").collect()
+    results.append(conservation(ids, rows, examined.fates.collect()))
+    drifts = transformation_drift(
+        before,
+        after,
+        weight_before=examined.weight_before,
+        weight_after=stage.weight,
+        limits=monitoring.limits,
+        columns=monitoring.columns,
+    )
+    losses = loss_by_group(before, examined.fates)
+    found["drift"] = [_brief(entry) for entry in drifts]
+    found["losses"] = [loss.as_json() for loss in losses if loss.lost] + [
+        loss.as_json() for loss in loss_by_annotator(before, examined.fates)
+    ]
+    found["identities"] = [change.as_json() for change in identity_changes(before, after)]
+    results.append(_drift_check(drifts, required["drift"]))
+    results.append(_loss_check(losses, required["loss_by_group"]))
+    if stage.name == "training_set":
+        expected = dict(monitoring.expect)
+        held = baseline_drift(
+            after, expected, weight=stage.weight, limits=monitoring.limits, cluster=monitoring.cluster
+        )
+        found["baseline"] = [entry.as_json() for entry in held]
+        results += [
+            replace(
+                drift_check("baseline", entry.as_json(), monitoring.limits.psi, blocking=True), name=f"baseline__{entry.name}"
+            )
+            for entry in held
+        ]
+    return found, results
+
+
+def _brief(entry: ColumnDrift) -> dict[str, Any]:
+    """Without the cells, which stand in the snapshots anyway, unless the column moved."""
+    value = entry.as_json()
+    if entry.verdict == "stable" and not entry.warning:
+        value.pop("cells", None)
+    return value
+
+
+def _intake_conserves(after: pl.LazyFrame, fates: pl.LazyFrame) -> CheckResult:
+    counted = dict(fates.group_by("fate").len().collect().iter_rows())
+    rows, distinct = after.select(pl.len(), pl.col("row_id").n_unique().alias("distinct")).collect().row(0)
+    deliveries = fates.select(pl.struct("arrival", "line", "row_id").n_unique()).collect().item()
+    total = sum(counted.values())
+    passed = rows == distinct == counted.get("kept", 0) and deliveries == total
+    parts = ", ".join(f"{count:,} {fate}" for fate, count in sorted(counted.items()))
+    return _check("conservation", "conservation", passed, f"{total:,} records arrived: {parts}; {rows:,} rows went on", counted)
+
+
+def _quarantined_share(fates: pl.LazyFrame, required: Required) -> CheckResult:
+    total, bad = fates.select(pl.len(), (pl.col("fate") == "quarantined").sum().alias("bad")).collect().row(0)
+    return limit_check(
+        "quarantined_share",
+        bad / total if total else 0.0,
+        required.definition["limit"],
+        what=f"The share of records in quarantine ({bad:,} of {total:,})",
+        kind="loss",
+        blocking=True,
+    )
+
+
+def _drift_check(drifts: Sequence[ColumnDrift], required: Required) -> CheckResult:
+    moved = sorted((d for d in drifts if d.verdict == "moved" and d.drift), key=lambda d: -(d.drift.psi if d.drift else 0))
+    unsure = [d.name for d in drifts if d.verdict == "inconclusive"]
+    limit = required.definition["psi"]
+    if moved:
+        sentence = "; ".join(f"{d.name}: PSI {d.drift.psi:.3f} against a limit of {limit}" for d in moved if d.drift)
     else:
-        names[LOSS] = True
-        names[DRIFT] = False
-    if monitoring.expect and stage.name == "training_set":
-        names[BASELINE] = True
-    return names
+        sentence = f"{len(drifts)} columns, none beyond a PSI of {limit}"
+    if unsure:
+        sentence += f"; too few rows to tell: {', '.join(unsure)}"
+    status = "failed" if moved else "inconclusive" if unsure and len(unsure) == len(drifts) else "passed"
+    return _check("drift", "drift", status == "passed", sentence, {"moved": [d.name for d in moved], "inconclusive": unsure}, status)
 
 
-def expectations(stage: Stage, section: Any) -> list[Expectation]:
-    """The suite of a stage under its section of the policy."""
-    return list(stage.promises(section))
+def _loss_check(losses: Sequence[GroupLoss], required: Required) -> CheckResult:
+    allowed, limit = required.definition["allowed"], required.definition["lost_share"]
+    beyond = [loss for loss in losses if loss.rows and loss.share >= limit and f"{loss.column}={loss.value}" not in allowed]
+    named = [f"{loss.column}={loss.value} lost {loss.lost:,} of {loss.rows:,} rows" for loss in beyond[:5]]
+    more = f" (and {len(beyond) - 5} more)" if len(beyond) > 5 else ""
+    sentence = "; ".join(named) + more + "; if this is meant, name it under monitoring.allowed_losses" if beyond else (
+        f"{len(losses)} groups, none lost {'all' if limit == 1 else f'{limit:.0%} of'} its rows"
+    )
+    return _check("loss_by_group", "loss", not beyond, sentence, {"groups": len(losses), "beyond": [e.as_json() for e in beyond[:50]]})
+
+
+def _check(
+    name: str, kind: Any, passed: bool, meaning: str, observed: dict[str, Any], status: Any = None  # noqa: FBT001
+) -> CheckResult:
+    return CheckResult(
+        name=name,
+        passed=passed,
+        blocking=True,
+        status=status or ("passed" if passed else "failed"),
+        kind=kind,
+        meaning=meaning,
+        definition={},
+        definition_digest="",
+        observed=observed,
+    )
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(entry) for entry in value]
+    return value

@@ -1,0 +1,1 @@
+"""The signal: how far its distributions lie apart (`drift`), and which columns are monitored (`monitor`)."""

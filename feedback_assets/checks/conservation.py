@@ -1,0 +1,143 @@
+"""Nothing disappears: each row that came in has one fate or named children, and the output is what the fates say."""
+
+from typing import TypeAlias
+
+import polars as pl
+
+from feedback_assets.checks.result import CheckResult
+
+Frame: TypeAlias = pl.DataFrame | pl.LazyFrame
+
+STANDING = ("kept", "copied")
+"""Fates of rows that stand in the output."""
+POINTING = ("merged", "redelivered", "superseded")
+"""Fates that name another row in `into`."""
+GONE = ("dropped", "quarantined", *POINTING)
+
+DEFINITION = {
+    "type": "conservation",
+    "rules": [
+        "each row that came in has one fate, or is named as a parent by a new row",
+        "no fate without a row",
+        "a kept row stands once, a copied one as often as its fate says, any other not at all",
+        "a row of the output came in, or names parents that came in",
+        "a merged, redelivered or superseded row names a row that is known, and no chain is merged",
+    ],
+}
+
+
+def conservation(input_ids: Frame, output: Frame, fates: Frame, *, name: str = "conservation") -> CheckResult:
+    """Check that a stage lost nothing and made nothing up. Blocking.
+
+    Args:
+        input_ids: rows that came in: row_id (String). Equal ids (a redelivery) need a fate each; beside a
+            `copy_index` they are copies of one row, which has one fate.
+        output: rows that came out: row_id, optionally copy_index and parents (List(String)).
+        fates: row_id, fate, into, copies (stages' FATE_SCHEMA).
+        name: name of the check.
+
+    Returns:
+        Passed, or failed with a sentence that counts each kind of violation and names an example or two.
+    """
+    came, told, stands = _came(input_ids), fates.lazy().collect(), _stands(output)
+    problems: dict[str, pl.Series] = {}
+    fate, copies = pl.col("fate"), pl.col("copies").fill_null(0)
+
+    problems["have a fate that is not known"] = _ids(told, (~fate.is_in([*STANDING, *GONE])).fill_null(True))
+    problems["have a fate that contradicts its number of copies"] = _ids(
+        told,
+        ((fate == "kept") & (copies != 1)) | ((fate == "copied") & (copies < 1)) | (fate.is_in(GONE) & (copies != 0)),
+    )
+
+    by_id = told.group_by("row_id").agg(
+        told=pl.len().cast(pl.Int64), due=pl.when(fate.is_in(STANDING)).then(copies).otherwise(0).sum().cast(pl.Int64)
+    )
+    both = came.join(by_id, on="row_id", how="full", coalesce=True).with_columns(
+        pl.col("came", "told", "due").fill_null(0)
+    )
+    known = both.filter(pl.col("came") > 0).select("row_id")
+
+    new = stands.join(known, on="row_id", how="anti")
+    children = new.select("row_id", parent="parents").explode("parent", empty_as_null=False).drop_nulls("parent")
+    parents = children.select(row_id="parent").unique()
+
+    missing = both.filter(pl.col("told") < pl.col("came"))
+    problems["came in and have no fate"] = missing.join(parents, on="row_id", how="anti")["row_id"]
+    problems["have more than one fate"] = _ids(both, (pl.col("came") > 0) & (pl.col("told") > pl.col("came")))
+    problems["have a fate but did not come in"] = _ids(both, pl.col("came") == 0)
+
+    due = both.filter(pl.col("came") > 0).join(stands.drop("parents"), on="row_id", how="left")
+    stood = pl.col("stands").fill_null(0)
+    problems["should stand in the output and do not"] = _ids(due, (pl.col("due") > 0) & (stood == 0))
+    problems["stand in the output against their fate"] = _ids(due, (pl.col("due") == 0) & (stood > 0))
+    problems["stand in the output another number of times than their fate says"] = _ids(
+        due, (pl.col("due") > 0) & (stood > 0) & (stood != pl.col("due"))
+    )
+    problems["repeat a copy_index"] = _ids(stands, pl.col("repeated"))
+    problems["are new and name no parents"] = new.join(children, on="row_id", how="anti")["row_id"]
+    unknown = children.join(known, left_on="parent", right_on="row_id", how="anti")
+    problems["are new and name a parent that did not come in"] = unknown["row_id"].unique()
+
+    pointing = told.filter(fate.is_in(POINTING))
+    problems["name no row that they went into"] = _ids(pointing, pl.col("into").is_null())
+    anywhere = pl.concat([known, stands.select("row_id")]).unique()
+    lost = pointing.drop_nulls("into").join(anywhere, left_on="into", right_on="row_id", how="anti")
+    problems["went into a row that is not known"] = lost["row_id"]
+    merged = told.filter(fate == "merged")
+    chained = merged.join(merged.select(into="row_id").unique(), on="into", how="semi")
+    problems["are merged into a row that is itself merged"] = chained["row_id"]
+
+    return _result(name, {what: ids for what, ids in problems.items() if ids.len()}, came, told, stands, new.height)
+
+
+def _result(
+    name: str, found: dict[str, pl.Series], came: pl.DataFrame, told: pl.DataFrame, stands: pl.DataFrame, new: int
+) -> CheckResult:
+    rows_in, rows_out = int(came["came"].sum()), int(stands["stands"].sum())
+    counts = dict(told.group_by("fate").len().filter(pl.col("fate").is_not_null()).sort("fate").iter_rows())
+    examples = {what: ids.sort().head(2).to_list() for what, ids in found.items()}
+    if found:
+        said = "; ".join(
+            f"{ids.len()} rows {what}, e.g. {', '.join(map(str, examples[what]))}" for what, ids in found.items()
+        )
+        sentence = f"Of {rows_in} rows that came in: {said}."
+    else:
+        fates = ", ".join(f"{count} {fate}" for fate, count in counts.items()) or "none"
+        children = f", {new} of them new with named parents" if new else ""
+        sentence = f"Each of {rows_in} rows has one fate ({fates}); {rows_out} rows came out{children}."
+    return CheckResult(
+        name=name,
+        passed=not found,
+        blocking=True,
+        status="failed" if found else "passed",
+        kind="conservation",
+        meaning=sentence,
+        definition=DEFINITION,
+        observed={
+            "rows_in": rows_in,
+            "rows_out": rows_out,
+            "new_rows": new,
+            "fates": counts,
+            "violations": {what: ids.len() for what, ids in found.items()},
+            "examples": examples,
+        },
+    )
+
+
+def _ids(frame: pl.DataFrame, condition: pl.Expr) -> pl.Series:
+    return frame.filter(condition)["row_id"]
+
+
+def _came(input_ids: Frame) -> pl.DataFrame:
+    lazy = input_ids.lazy()
+    copies = "copy_index" in lazy.collect_schema()
+    count = pl.lit(1) if copies else pl.len()
+    return lazy.group_by("row_id").agg(came=count.cast(pl.Int64)).collect()
+
+
+def _stands(output: Frame) -> pl.DataFrame:
+    lazy = output.lazy()
+    schema = lazy.collect_schema()
+    repeated = pl.col("copy_index").n_unique() < pl.len() if "copy_index" in schema else pl.lit(False)
+    parents = pl.col("parents").first() if "parents" in schema else pl.lit(None, pl.List(pl.String))
+    return lazy.group_by("row_id").agg(stands=pl.len().cast(pl.Int64), repeated=repeated, parents=parents).collect()

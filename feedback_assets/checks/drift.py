@@ -1,0 +1,163 @@
+"""Numbers held against limits: drift and losses become check results.
+
+The numbers come in as plain values; how they were computed is no matter here.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from feedback_assets.checks.result import CheckResult, Kind, Status
+
+
+def limit_check(
+    name: str,
+    value: float | None,
+    limit: float,
+    *,
+    what: str,
+    kind: Kind = "drift",
+    critical: float | None = None,
+    blocking: bool = False,
+    definition: Mapping[str, Any] | None = None,
+    observed: Mapping[str, Any] | None = None,
+) -> CheckResult:
+    """Hold one number against its upper limit.
+
+    Args:
+        name: name of the check, without the limit.
+        value: the number; None or not finite means that it could not be computed: an error.
+        limit: the largest value that passes.
+        what: what the number is, for the sentence, e.g. "PSI of category against the input".
+        kind: kind of the check.
+        critical: what chance alone reaches at this sample size. Above the limit, nothing can be told: inconclusive.
+        blocking: whether a failure holds the materialization back.
+        definition: what else defines the check, beside the limit.
+        observed: what else was seen.
+    """
+    computed = value is not None and math.isfinite(value)
+    status: Status
+    if not computed:
+        status, sentence = "error", f"{what} could not be computed."
+    elif critical is not None and not critical <= limit:
+        status = "inconclusive"
+        sentence = (
+            f"{what} is {value:.3g}, but chance alone gives up to {critical:.3g} here: too few rows for {limit:g}."
+        )
+    elif value <= limit:
+        status, sentence = "passed", f"{what} is {value:.3g}, within the limit of {limit:g}."
+    else:
+        status, sentence = "failed", f"{what} is {value:.3g}, beyond the limit of {limit:g}."
+    return CheckResult(
+        name=name,
+        passed=status == "passed",
+        blocking=blocking,
+        status=status,
+        kind=kind,
+        meaning=sentence,
+        definition={"type": kind, **(definition or {}), "limit": limit},
+        observed={**(observed or {}), "value": value, "critical": critical},
+    )
+
+
+def drift_check(
+    against: str, drift: Mapping[str, Any], limit: float, *, epsilon: float = 1e-4, blocking: bool = False
+) -> CheckResult:
+    """The PSI of one column against `limit`.
+
+    Args:
+        against: what it is compared with: "input" or "baseline".
+        drift: plain values: `column`, `psi`, `psi_critical`, `n_current`, `problem` and whatever else is worth keeping.
+            A column without rows on one side is inconclusive, one with a `problem` an error.
+        limit: the largest PSI that passes.
+        epsilon: the share that stood in for empty cells: part of the definition.
+        blocking: whether a failure holds the materialization back.
+    """
+    column, problem = drift["column"], drift.get("problem")
+    value, critical = drift.get("psi"), drift.get("psi_critical")
+    definition = {"statistic": "psi", "column": column, "against": against, "epsilon": epsilon}
+    kept = {key: entry for key, entry in drift.items() if key not in ("cells", "edges", "limits", "verdict", "warning")}
+    name = f"drift__{column}__{against}"
+    if problem or value is not None:
+        return limit_check(
+            name,
+            None if problem else value,
+            limit,
+            what=f"The PSI of {column} against the {against}" + (f" ({problem})" if problem else ""),
+            critical=math.inf if critical is None else critical,
+            blocking=blocking,
+            definition=definition,
+            observed=kept,
+        )
+    return CheckResult(
+        name=name,
+        passed=False,
+        blocking=blocking,
+        status="inconclusive",
+        kind="drift",
+        meaning=f"{column} has no rows to compare with the {against}.",
+        definition={"type": "drift", **definition, "limit": limit},
+        observed={**kept, "value": None, "critical": critical},
+    )
+
+
+def loss_check(
+    column: str,
+    losses: Sequence[Mapping[str, Any]],
+    limit: float = 1.0,
+    *,
+    allowed: Mapping[tuple[str, str], str] | None = None,
+    blocking: bool = True,
+) -> CheckResult:
+    """No group of `column` lost the share `limit` or more (1: all) of its rows, but for those that the policy allows.
+
+    Args:
+        column: the grouping column.
+        losses: plain values of each group: `column`, `value`, `rows`, `lost`. Those of other columns are left out.
+        limit: the share, above 0.
+        allowed: reasons for expected losses by (column, value).
+        blocking: whether a failure holds the materialization back.
+    """
+    reasons = {value: why for (name, value), why in (allowed or {}).items() if name == column}
+    groups = [loss for loss in losses if loss["column"] == column and loss["rows"]]
+    beyond = sorted(
+        (loss for loss in groups if loss["lost"] >= limit * loss["rows"]),
+        key=lambda loss: (-loss["rows"], loss["value"]),
+    )
+    broken = [loss for loss in beyond if loss["value"] not in reasons]
+    expected = {loss["value"]: reasons[loss["value"]] for loss in beyond if loss["value"] in reasons}
+    how_much = "all" if limit >= 1 else f"{limit:.0%} or more"
+    if broken:
+        named = "; ".join(f"{loss['value']} ({loss['lost']} of {loss['rows']})" for loss in broken[:3])
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        sentence = f"Of {column}, these lost {how_much} of their rows: {named}{more}."
+    else:
+        but = f", but for {len(expected)} that the policy allows" if expected else ""
+        sentence = f"None of {len(groups)} groups of {column} lost {how_much} of its rows{but}."
+    return CheckResult(
+        name=f"loss__{column}",
+        passed=not broken,
+        blocking=blocking,
+        status="failed" if broken else "passed",
+        kind="loss",
+        meaning=sentence,
+        definition={"type": "loss", "column": column, "limit": limit, "allowed": dict(sorted(reasons.items()))},
+        observed={
+            "groups": len(groups),
+            "rows": sum(loss["rows"] for loss in groups),
+            "lost": sum(loss["lost"] for loss in groups),
+            "beyond": {loss["value"]: [loss["lost"], loss["rows"]] for loss in broken[:50]},
+            "beyond_count": len(broken),
+            "expected": expected,
+        },
+    )
+
+
+def beyond_chance(chances: Mapping[str, float | None], rate: float = 0.05) -> set[str]:
+    """The names whose effect is beyond chance with the false discovery rate over all of them held at `rate`.
+
+    Source: Benjamini and Hochberg, J. R. Stat. Soc. B 57 (1995). A chance of None is left out.
+    """
+    ranked = sorted((chance, name) for name, chance in chances.items() if chance is not None)
+    last = max((i for i, (chance, _) in enumerate(ranked, 1) if chance <= rate * i / len(ranked)), default=0)
+    return {name for _, name in ranked[:last]}

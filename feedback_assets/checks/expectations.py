@@ -1,0 +1,201 @@
+"""A stage's expectations, run by Great Expectations: one suite a stage, one result per expectation."""
+
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Protocol
+
+import polars as pl
+
+from feedback_assets.checks.result import CheckResult, Status, plain
+from feedback_assets.errors import FeedbackError
+
+KEPT = (
+    *("element_count", "unexpected_count", "unexpected_percent", "missing_count", "missing_percent"),
+    "observed_value",
+)
+"""Of Great Expectations' result only numbers are kept: its lists of values could hold text of a row."""
+
+
+class Expectation(Protocol):
+    """What is run: Great Expectations' snake_case type, its arguments, and what it means for a person."""
+
+    @property
+    def type(self) -> str:
+        """E.g. `expect_column_values_to_be_in_set`."""
+        ...
+
+    @property
+    def meaning(self) -> str:
+        """One sentence."""
+        ...
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """Arguments, as JSON values."""
+        ...
+
+    @property
+    def blocking(self) -> bool:
+        """Whether a failure holds the materialization back."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Name of the check."""
+        ...
+
+
+def run_suite(rows: pl.DataFrame, expectations: Sequence[Expectation], asset: str) -> list[CheckResult]:
+    """Run the expectations on `rows` as one suite.
+
+    Only the columns they name are converted to pandas. Whatever raises, is unknown to Great Expectations or gives no
+    result is an "error", never a pass.
+
+    Args:
+        rows: a stage's output.
+        expectations: what it shall keep; their names must differ.
+        asset: name of the stage, for Great Expectations' own names.
+
+    Returns:
+        One result per expectation, in their order.
+
+    Raises:
+        FeedbackError: two expectations have the same name.
+    """
+    names = [expectation.name for expectation in expectations]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise FeedbackError(f"{asset}: two expectations are called {twice[0]}; give each an `id`")
+    if not expectations:
+        return []
+    known = {*rows.columns, *names}
+    errors: dict[str, str] = {}
+    built = {}
+    for expectation in expectations:
+        try:
+            built[expectation.name] = _build(expectation)
+        except Exception as error:  # whatever Great Expectations finds wrong with it
+            errors[expectation.name] = _without_text(f"{type(error).__name__}: {error}", known)
+    seen: dict[str, Any] = {}
+    try:
+        seen = _validate(_narrow(rows, expectations), list(built.values()), asset) if built else {}
+    except Exception as error:
+        problem = _without_text(f"{type(error).__name__}: {error}", known)
+        errors |= dict.fromkeys(built, problem)
+    results = [_result(e, seen.get(e.name), errors.get(e.name), known) for e in expectations]
+    if seen.keys() - built.keys():
+        raise FeedbackError(f"{asset}: Great Expectations returned results that were not asked for")
+    return results
+
+
+@cache
+def _great_expectations() -> Any:
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import great_expectations
+    return great_expectations
+
+
+@cache
+def _batch_definition() -> Any:
+    """The one ephemeral context of this process, with its dataframe asset."""
+    context = _great_expectations().get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    source = context.data_sources.add_pandas("feedback_assets")
+    return source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
+
+
+def _build(expectation: Expectation) -> Any:
+    _great_expectations()
+    from great_expectations.expectations.registry import get_expectation_impl
+
+    return get_expectation_impl(expectation.type)(meta={"name": expectation.name}, **expectation.kwargs)
+
+
+def _validate(frame: Any, expectations: list[Any], asset: str) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        suite = _great_expectations().ExpectationSuite(name=asset, expectations=expectations)
+        batch = _batch_definition().get_batch(batch_parameters={"dataframe": frame})
+        outcome = batch.validate(suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0})
+    return {result.expectation_config.meta["name"]: result for result in outcome.results}
+
+
+def _narrow(rows: pl.DataFrame, expectations: Sequence[Expectation]) -> Any:
+    import pandas as pd
+
+    if any(expectation.type.startswith("expect_table_column") for expectation in expectations):
+        wanted = rows.columns
+    else:
+        named = {word for expectation in expectations for word in _words(expectation.kwargs)}
+        wanted = [column for column in rows.columns if column in named]
+    return rows.select(wanted).to_pandas() if wanted else pd.DataFrame(index=range(rows.height))
+
+
+def _words(kwargs: Mapping[str, Any]) -> set[str]:
+    """Every word by which arguments could name a column: `column`, `column_A`, `column_list`, `row_condition` …"""
+    found: set[str] = set()
+    for key, value in kwargs.items():
+        if key.startswith("column"):
+            found.update([value] if isinstance(value, str) else map(str, value))
+        elif key == "row_condition":
+            found.update(re.findall(r"\w+", str(value)))
+    return found
+
+
+def _result(expectation: Expectation, seen: Any, problem: str | None, known: set[str]) -> CheckResult:
+    status: Status
+    observed: dict[str, Any] = {}
+    if problem is None and seen is None:
+        problem = "Great Expectations returned no result"
+    if problem is None:
+        problem = _exception(seen.exception_info, known)
+    if problem is None and seen.success not in (True, False):
+        problem = "Great Expectations returned neither success nor failure"
+    if problem is not None:
+        status, observed = "error", {"problem": problem}
+    else:
+        status = "passed" if seen.success else "failed"
+        observed = _numbers(seen.result)
+    return CheckResult(
+        name=expectation.name,
+        passed=status == "passed",
+        blocking=expectation.blocking,
+        status=status,
+        kind="expectation",
+        meaning=expectation.meaning,
+        definition={"type": expectation.type, "kwargs": plain(expectation.kwargs)},
+        observed=observed,
+    )
+
+
+def _exception(info: Any, known: set[str]) -> str | None:
+    """The message of an exception, which lies in `info` itself or one level down, under the metric that raised it."""
+    if not isinstance(info, Mapping):
+        return None
+    for entry in (info, *(value for value in info.values() if isinstance(value, Mapping))):
+        if entry.get("raised_exception"):
+            return _without_text(str(entry.get("exception_message") or "an exception"), known)
+    return None
+
+
+def _without_text(message: str, known: set[str]) -> str:
+    """One short line in which only names of columns and checks stay quoted: messages quote values of rows."""
+    line = " ".join(message.split())
+    quoted = re.sub(r"(['\"])(.*?)\1", lambda match: match[0] if match[2] in known else "'…'", line)
+    return quoted[:300]
+
+
+def _numbers(result: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for key in KEPT:
+        value = result.get(key)
+        if hasattr(value, "item"):
+            value = value.item()
+        if isinstance(value, (bool, int, float)):
+            kept[key] = value
+    return kept

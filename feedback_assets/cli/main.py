@@ -1,0 +1,177 @@
+"""The command line: `feedback-assets`. Exit 0: fine; 1: a check or the gate refuses; 2: usage or input error."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from feedback_assets.errors import FeedbackError, Refused
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Human feedback becomes a training set with its provenance.",
+)
+Policy = Annotated[Path | None, typer.Option("--policy", help="The policy file. Default: the synthetic sample.", show_default=False)]
+Store = Annotated[Path | None, typer.Option("--store", help="The store. Default: `store` beside the policy.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
+
+
+def main() -> None:
+    """Entry point: a person sees one line, never a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except Refused as error:
+        code = _say(str(error), 1)
+    except FeedbackError as error:
+        code = _say(str(error), 2)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        code = _say(error.format_message(), 2)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = _say("stopped; what was committed stays, and nothing half-written can be read", 130)
+    except BrokenPipeError:
+        code = 0
+    except Exception as error:  # noqa: BLE001  the last resort: still one line
+        code = _say(f"internal error, please report it: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", 2)
+    sys.exit(code or 0)
+
+
+def _say(line: str, code: int) -> int:
+    print(f"feedback-assets: {line}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201
+
+
+@app.command()
+def run(policy: Policy = None, store: Store = None, as_json: Json = False) -> None:
+    """Run the whole graph in this process, from the batches to a release."""
+    from feedback_assets.cli import tables
+    from feedback_assets.cli.project import is_sample, open_project
+
+    with tables.progress(quiet=as_json) as listener:
+        project = open_project(policy, store)
+        from feedback_assets.orchestration.run import run as run_job
+
+        ran = run_job(project, listener)
+    if as_json:
+        _print_json(tables.run_as_json(ran))
+    else:
+        tables.show_run(project, ran, sample=is_sample(project))
+    if ran.release is None:
+        first = ran.problems[0] if ran.problems else _failed(ran)
+        raise Refused(first)
+
+
+def _failed(ran: Any) -> str:
+    failed = [f"{name}: the check {check} failed" for name, commit in ran.commits.items() for check in commit.failed]
+    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    return f"no release: {failed[0]}{more}" if failed else "no release was made"
+
+
+@app.command()
+def ui(
+    policy: Policy = None,
+    store: Store = None,
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 3000,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Open the Dagster UI on this project."""
+    import os
+
+    from feedback_assets.cli.project import POLICY, STORE, open_project
+    from feedback_assets.orchestration.build import dagster_home
+
+    project = open_project(policy, store)
+    home = dagster_home(project)
+    os.environ |= {POLICY: str(project.path), STORE: str(project.store.root), "DAGSTER_HOME": str(home)}
+    print(f"policy  {project.path}\nstore   {project.store.root}\nUI      http://{host}:{port}   (Ctrl-C stops it)", flush=True)  # noqa: T201
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "feedback_assets.definitions", "-p", str(port), "-h", host]
+    os.chdir(project.folder)
+    os.execv(sys.executable, command)  # noqa: S606
+
+
+@app.command()
+def releases(policy: Policy = None, store: Store = None, as_json: Json = False) -> None:
+    """List the releases of a store, oldest first."""
+    from feedback_assets.cli import tables
+    from feedback_assets.cli.project import open_project
+    from feedback_assets.provenance.release import listed, read
+
+    project = open_project(policy, store)
+    entries = []
+    for entry in listed(project.store):
+        content = read(project.store, entry["id"]).content
+        entries.append({**entry, "records": content["annotations"]["records"], "examples": content["annotations"]["examples"]})
+    if as_json:
+        _print_json(entries)
+    else:
+        tables.show_releases(project, entries)
+
+
+@app.command()
+def questions(
+    release: Annotated[str, typer.Argument(help="A release's id or its beginning, its number, `latest`, or a manifest file.")],
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Answer the three questions before training, from the manifest alone."""
+    from feedback_assets.cli import tables
+    from feedback_assets.provenance.questions import questions as answer
+
+    answered = answer(_release(release, policy, store))
+    if as_json:
+        _print_json(answered)
+    else:
+        tables.show_questions(answered)
+
+
+def _release(name: str, policy: Path | None, store: Path | None) -> Any:
+    from feedback_assets.provenance.release import find
+    from feedback_assets.snapshots.store import LocalStore
+
+    if Path(name).suffix == ".json" or Path(name).is_file():
+        return find(LocalStore(Path()), name)
+    if store is not None:
+        return find(LocalStore(store), name)
+    from feedback_assets.cli.project import open_project
+
+    return find(open_project(policy, store).store, name)
+
+
+@app.command()
+def trace(
+    feedback_id: Annotated[str, typer.Argument(help="An id of the source, or a row_id.")],
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Follow one annotation through every stage: fate, rule, version, weight factor by factor, copies."""
+    from feedback_assets.cli import tables
+    from feedback_assets.cli.project import open_project
+    from feedback_assets.provenance.trace import trace as follow
+
+    traced = follow(open_project(policy, store), feedback_id)
+    if as_json:
+        _print_json(traced)
+    else:
+        tables.show_trace(traced)
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
+    """Write a starter folder for a team: a commented policy, a guideline, a README."""
+    from feedback_assets.cli.starter import write_starter
+
+    for path in write_starter(folder):
+        print(path)  # noqa: T201
+    print(f"\nNext: edit {folder / 'policy.yaml'}, then: feedback-assets run --policy {folder / 'policy.yaml'}")  # noqa: T201

@@ -1,0 +1,259 @@
+"""What a person sees in the terminal, and the same as JSON."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.project import Project
+from feedback_assets.orchestration.assets import Listener
+from feedback_assets.orchestration.run import Ran
+from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.release import training_files
+
+STAYED = ("kept", "copied")
+
+
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = 120
+    return console
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Listener]:
+    """A progress bar on standard error, one step a stage; gives the listener that moves it."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total} stages"),
+        TimeElapsedColumn(),
+        console=_console(stderr=True),
+        transient=True,
+        disable=quiet or not _console(stderr=True).is_terminal,
+    )
+    task = bar.add_task("starting", total=len(STAGES))
+
+    def listen(asset: str, moment: Literal["started", "done"], commit: Commit | None) -> None:
+        if moment == "started":
+            bar.update(task, description=asset)
+        elif commit is not None:
+            seconds = sum(commit.circumstances["seconds"].values())
+            bar.advance(task)
+            bar.console.print(Text(f"  {asset:<17} {commit.content['rows_out']:>9,} rows  {seconds:5.1f} s", style="dim")) if not bar.disable else None
+
+    with bar:
+        yield listen
+
+
+def run_as_json(ran: Ran) -> dict[str, Any]:
+    """What `run --json` prints."""
+    return {
+        "release": ran.release.id if ran.release else None,
+        "run_id": ran.run_id,
+        "problems": ran.problems,
+        "stages": [
+            {
+                "asset": name,
+                "rows_in": commit.content["rows_in"],
+                "rows_out": commit.content["rows_out"],
+                "fates": {_fate(entry): entry["rows"] for entry in commit.content["fates"]},
+                "data_version": commit.data_version,
+                "code_version": commit.code_version,
+                "checks": {"passed": sum(c["status"] == "passed" for c in commit.checks), "failed": commit.failed},
+                "drift": {
+                    entry["column"]: {key: entry[key] for key in ("psi", "kl", "ks")} for entry in commit.content["drift"]
+                },
+            }
+            for name, commit in ran.commits.items()
+        ],
+    }
+
+
+def _fate(entry: dict[str, Any]) -> str:
+    rule = f":{entry['rule']}" if entry["rule"] else ""
+    version = f"@{entry['rule_version']}" if entry["rule_version"] else ""
+    return f"{entry['fate']}{rule}{version}"
+
+
+def show_run(project: Project, ran: Ran, *, sample: bool) -> None:
+    """The table that a run ends with, and where everything lies."""
+    console = _console()
+    if sample:
+        console.print("Synthetic sample: generated text, made-up annotators. Nothing in it was said by anyone.\n", style="yellow")
+    table = Table(box=None, pad_edge=False, header_style="bold", row_styles=["", "dim"])
+    for name, right in (("stage", 0), ("rows in", 1), ("rows out", 1), ("fates by rule", 0), ("checks", 0), ("drift (PSI)", 0)):
+        table.add_column(name, justify="right" if right else "left", no_wrap=name == "stage", overflow="fold")
+    for name, commit in ran.commits.items():
+        table.add_row(
+            name, f"{commit.content['rows_in']:,}", f"{commit.content['rows_out']:,}", _fates(commit), _checks(commit), _drift(commit)
+        )
+    console.print(table)
+    console.print()
+    for name, commit in ran.commits.items():
+        for change in commit.circumstances["unversioned_changes"]:
+            console.print(f"notice    {name}: {change}", style="yellow")
+    if ran.release is not None:
+        console.print(f"release   {ran.release.id}", style="bold", soft_wrap=True)
+        console.print(f"manifest  {_near(project.store.path(f'releases/{ran.release.id}/manifest.json'))}", soft_wrap=True)
+        for folder in training_files(project.store, ran.release):
+            console.print(f"training  {_near(folder)}", soft_wrap=True)
+    where = "" if sample else f" --policy {_near(project.path)} --store {_near(project.store.root)}"
+    console.print(f"UI        feedback-assets ui{where}", soft_wrap=True)
+
+
+def _near(path: Path) -> str:
+    """The path as seen from the working directory, where it lies below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _fates(commit: Commit) -> Text:
+    gone = [entry for entry in commit.content["fates"] if entry["fate"] != "kept"]
+    lines = []
+    for entry in sorted(gone, key=lambda entry: -entry["rows"]):
+        version = f" v{entry['rule_version']}" if entry["rule_version"] else ""
+        lines.append(f"{entry['rows']:,} {entry['fate']}" + (f": {entry['rule']}{version}" if entry["rule"] else ""))
+    return Text("\n".join(lines) or "all kept")
+
+
+def _checks(commit: Commit) -> Text:
+    counts = {status: sum(c["status"] == status for c in commit.checks) for status in ("passed", "failed", "error", "inconclusive")}
+    blocked = set(commit.failed)
+    text = Text(f"{counts['passed']} passed")
+    for check in commit.checks:
+        if check["name"] in blocked:
+            text.append(f"\n{check['name']} {check['status']}", style="bold red")
+        elif check["status"] in ("failed", "error"):
+            text.append(f"\n{check['name']} {check['status']} (warning)", style="yellow")
+    if counts["inconclusive"]:
+        text.append(f"\n{counts['inconclusive']} inconclusive")
+    return text
+
+
+def _drift(commit: Commit) -> Text:
+    measured = [entry for entry in commit.content["drift"] if entry["psi"] is not None]
+    moved = sorted((e for e in measured if e["warning"] or e["verdict"] == "moved"), key=lambda e: -e["psi"])
+    if not measured:
+        return Text("")
+    if moved:
+        return Text("\n".join(f"{e['column']} {e['psi']:.3f}" for e in moved[:3]), style="yellow")
+    most = max(measured, key=lambda e: e["psi"])
+    if not most["psi"]:
+        return Text("none")
+    return Text(f"most: {most['column']} {most['psi']:.3f}")
+
+
+def show_releases(project: Project, entries: list[dict[str, Any]]) -> None:
+    """The releases of a store."""
+    console = _console()
+    if not entries:
+        console.print(f"no release yet in {_near(project.store.root)}; `feedback-assets run` makes one")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("number", "release", "records", "examples", "made at"):
+        table.add_column(name, justify="right" if name in ("number", "records", "examples") else "left", no_wrap=True)
+    for entry in entries:
+        table.add_row(str(entry["number"]), entry["id"][:16], f"{entry['records']:,}", f"{entry['examples']:,}", entry["made_at"])
+    console.print(table)
+
+
+def show_questions(answered: dict[str, Any]) -> None:
+    """The three answers."""
+    console = _console()
+    console.print(f"release {answered['release']}\n", style="bold", soft_wrap=True)
+    told = answered["annotations"]
+    console.print("1. Which annotations are in it, and which guideline version produced each?", style="bold")
+    console.print(f"   {told['records']:,} records, {told['examples']:,} examples; the manifest lists each by its row_id.")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("  records", "task", "guideline", "text digest", "how it is known"):
+        table.add_column(name, justify="right" if name == "  records" else "left")
+    for entry in told["by_guideline"]:
+        known = f"{entry['status']}: {entry['meaning']}"
+        table.add_row(f"{entry['records']:,}", entry["task"] or "–", entry["guideline"] or "–", (entry["digest"] or "–")[:12], known)
+    console.print(table)
+    _incomplete(console, told)
+    console.print("2. Which transformations were applied, and what is each rule pinned to?", style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("  stage", "rows in → out", "code version", "rule", "version", "content"):
+        table.add_column(name, no_wrap=name == "  stage")
+    for stage in answered["transformations"]["stages"]:
+        pinned = stage["pinned"] or [{"id": "–", "version": "", "content_digest": ""}]
+        for place, entry in enumerate(pinned):
+            first = place == 0
+            table.add_row(
+                f"  {stage['asset']}" if first else "",
+                f"{stage['rows_in']:,} → {stage['rows_out']:,}" if first else "",
+                stage["code_version"].rsplit("-", 1)[-1] if first else "",
+                entry["id"],
+                str(entry["version"]),
+                entry["content_digest"][:12],
+            )
+    console.print(table)
+    _incomplete(console, answered["transformations"])
+    console.print("3. What distribution was expected, and does the actual data match it?", style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("  column", "expected", "actual", "PSI", "verdict"):
+        table.add_column(name, justify="right" if name == "PSI" else "left", overflow="fold")
+    declared = {name: e for name, e in answered["distribution"]["columns"].items() if e["expected"] is not None}
+    for name, entry in declared.items():
+        psi = f"{entry['psi']:.3f}" if entry["psi"] is not None else "–"
+        table.add_row(f"  {name}", _shares(entry["expected"]), _actual(entry), psi, entry["verdict"])
+    if declared:
+        console.print(table)
+    _incomplete(console, answered["distribution"])
+
+
+def _shares(shares: dict[str, Any], only: set[str] | None = None) -> str:
+    if "edges" in shares:
+        return f"{len(shares['shares'])} intervals"
+    shown = {name: share for name, share in shares.items() if only is None or name in only}
+    return ", ".join(f"{name} {share:.1%}" for name, share in sorted(shown.items(), key=lambda item: -item[1])[:6])
+
+
+def _actual(entry: dict[str, Any]) -> str:
+    actual = entry["actual"]
+    if actual is None:
+        return "–"
+    if actual["kind"] == "numeric":
+        return f"median {actual['quantiles']['0.5']:.4g}"
+    return _shares(actual["shares"], set(entry["expected"]))
+
+
+def _incomplete(console: Console, answer: dict[str, Any]) -> None:
+    for sentence in answer["incomplete"]:
+        console.print(f"   not answered: {sentence}", style="yellow")
+    console.print()
+
+
+def show_trace(traced: list[dict[str, Any]]) -> None:
+    """One annotation through every stage."""
+    console = _console()
+    for entry in traced:
+        record = entry["record"]
+        console.print(f"row_id {entry['row_id']}" + ("" if record is None else f"  ({record['source']} / {record['feedback_id']})"), style="bold", soft_wrap=True)
+        for delivery in entry["deliveries"]:
+            rule = f": {delivery['rule']}" if delivery["rule"] else ""
+            batch = f"{delivery['batch']} line {delivery['line']}" if "batch" in delivery else f"arrival {delivery['arrival']} line {delivery['line']}"
+            console.print(f"  ingested          {delivery['fate']}{rule}  from {batch}", soft_wrap=True)
+        if record is not None:
+            said = {key: value for key, value in record.items() if value is not None and key not in ("source", "batch", "line", "feedback_id")}
+            console.print("                    " + ", ".join(f"{key} {value}" for key, value in said.items()), style="dim")
+        for step in entry["steps"]:
+            version = f" v{step['rule_version']}" if step["rule_version"] else ""
+            rule = f": {step['rule']}{version}" if step["rule"] else ""
+            into = f" → {step['into']}" if step["into"] else ""
+            copies = f" × {step['copies']}" if (step["copies"] or 0) > 1 else ""
+            console.print(f"  {step['stage']:<17} {step['fate']}{rule}{into}{copies}", soft_wrap=True)
+            added = {key: value for key, value in step["added"].items() if value is not None}
+            if added:
+                shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in added.items())
+                console.print(f"                    {shown}", style="dim")
+        console.print("  in the release" if entry["in_release"] else "  not in the release", style="green" if entry["in_release"] else "yellow")

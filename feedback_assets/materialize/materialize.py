@@ -1,0 +1,276 @@
+"""One stage: resolve its inputs, load exactly those, run, write, check, commit. Dagster, replay and the command line all do this."""
+
+import platform
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import polars as pl
+
+from feedback_assets.digests import digest
+from feedback_assets.engine.engine import ContentPart
+from feedback_assets.errors import FeedbackError
+from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.examine import Examined, examine
+from feedback_assets.materialize.intake import Taken, read_batches, read_registry
+from feedback_assets.materialize.project import Project
+from feedback_assets.pipeline import stage, upstream
+from feedback_assets.policy import Pinned, Section
+from feedback_assets.snapshots.snapshot import Part, Snapshot, Table, scan, scan_part, write_table
+from feedback_assets.stages.stage import Inputs, Output, Stage
+
+PINNED_PACKAGES = ("feedback-assets", "dagster", "polars", "great-expectations", "scipy", "numpy", "pyarrow", "polars-hash", "numba")
+
+
+def resolve(project: Project, asset: str, run: Mapping[str, Commit] | None = None) -> dict[str, Commit]:
+    """The commits that `asset` shall read: those of this run, else the latest; fixed here, once.
+
+    Raises:
+        FeedbackError: an input was never materialized.
+    """
+    found = {}
+    for name in stage(asset).inputs:
+        commit = (run or {}).get(name) or project.commits.latest(name)
+        if commit is None:
+            raise FeedbackError(f"{asset} reads {name}, which was never materialized; materialize {name} first")
+        found[name] = commit
+    return found
+
+
+def chain(project: Project, commits: Mapping[str, Commit]) -> dict[str, Commit]:
+    """`commits` and all that they were made from, by asset, in the order of the pipeline."""
+    found = dict(commits)
+    pending = list(commits.values())
+    while pending:
+        commit = pending.pop()
+        for name, source in commit.circumstances["inputs"].items():
+            if name not in found:
+                found[name] = project.commits.read(name, source["number"])
+                if found[name].id != commit.content["inputs"][name]["commit"]:
+                    raise FeedbackError(
+                        f"{commit.asset} was made from another {name} than the store now has as number {source['number']}; "
+                        f"materialize {commit.asset} again"
+                    )
+                pending.append(found[name])
+    order = [entry for entry in (*upstream("training_set"), "training_set") if entry in found]
+    return {name: found[name] for name in order}
+
+
+def materialize(
+    project: Project, asset: str, *, run_id: str, inputs: Mapping[str, Commit] | None = None, now: datetime | None = None
+) -> Commit:
+    """Materialize one stage and return its commit record, failed checks included.
+
+    Args:
+        project: policy and store.
+        asset: name of the stage.
+        run_id: who asks; recorded.
+        inputs: the commits to read; default: the latest.
+        now: the time to record; it enters no digest, except as the arrival of new batches that have no `as_of`.
+
+    Raises:
+        FeedbackError: an input is missing, or what comes from outside cannot be read.
+    """
+    began = time.perf_counter()
+    now = now or datetime.now(UTC)
+    entry = stage(asset)
+    section = project.policy.section(asset)
+    inputs = dict(inputs) if inputs is not None else resolve(project, asset)
+    previous = project.commits.latest(asset)
+    arrived: Mapping[str, str] = {}
+    if entry.function is None:
+        taken = _from_outside(project, asset, section, previous, now)
+        snapshot, rows_in, arrived = taken.snapshot, taken.rows_in, taken.arrived
+    else:
+        snapshot = _compute(project, entry, section, inputs)
+        rows_in = inputs[entry.inputs[0]].snapshot.tables["rows"].rows
+    computed = time.perf_counter()
+    examined = examine(project.memo, _examined(project, entry, inputs, snapshot))
+    content = {
+        "asset": asset,
+        "data_version": snapshot.data_version,
+        "code_version": project.code_version(asset),
+        "stage_version": entry.version,
+        "inputs": {name: {"commit": c.id, "data_version": c.data_version} for name, c in inputs.items()},
+        "policy": section.pinned(),
+        "rows_in": rows_in,
+        "rows_out": snapshot.tables["rows"].rows,
+        "fates": _counted(project, snapshot),
+        "facts": snapshot.facts,
+        "tables": {
+            name: {
+                "schema": list(map(list, table.schema.items())),
+                "rows": table.rows,
+                "fingerprints": [part.fingerprint for part in table.parts],
+            }
+            for name, table in snapshot.tables.items()
+        },
+        **examined,
+    }
+    circumstances = {
+        "run_id": run_id,
+        "made_at": now.isoformat(timespec="seconds"),
+        "seconds": {
+            "compute": round(computed - began, 3),
+            "examine": round(time.perf_counter() - computed, 3),
+        },
+        "environment": environment(),
+        "inputs": {name: {"number": c.number} for name, c in inputs.items()},
+        "snapshot": snapshot.as_json(),
+        "arrived": dict(arrived),
+        "unversioned_changes": _unversioned_changes(previous, section),
+    }
+    return project.commits.add(content, circumstances)
+
+
+def content_parts(project: Project, ingested: Commit) -> tuple[ContentPart, ...]:
+    """The text of a commit of `ingested`, part by part."""
+    return tuple(
+        ContentPart(part.fingerprint, part.rows, scan_part(project.store, part))
+        for part in ingested.snapshot.tables["content"].parts
+    )
+
+
+def rows(project: Project, commit: Commit) -> pl.LazyFrame:
+    """The rows of a commit."""
+    return scan(project.store, commit.snapshot.tables["rows"])
+
+
+def environment() -> dict[str, str]:
+    """Python and the packages that compute, with their versions."""
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for name in PINNED_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _from_outside(project: Project, asset: str, section: Any, previous: Commit | None, now: datetime) -> Taken:
+    if asset == "guidelines":
+        return read_registry(project.folder, project.store, section)
+    return read_batches(project.folder, project.store, section, previous, now)
+
+
+def _compute(project: Project, entry: Stage, section: Section, inputs: Mapping[str, Commit]) -> Snapshot:
+    primary = inputs[entry.inputs[0]].snapshot.tables["rows"]
+    others = {name: rows(project, inputs[name]) for name in entry.inputs[1:]}
+    content = ()
+    if entry.reads_content:
+        content = content_parts(project, chain(project, inputs)["ingested"])
+    versions = {name: commit.data_version for name, commit in inputs.items()}
+    if entry.scope == "whole":
+        key = digest(["stage", project.code_version(entry.name), versions])
+        return _remembered(project, entry, section, key, Inputs(scan(project.store, primary), others, content), primary)
+    beside = {name: versions[name] for name in entry.inputs[1:]}
+    mapped = []
+    for part in primary.parts:
+        key = digest(["part of stage", project.code_version(entry.name), part.fingerprint, beside])
+        inputs_of_part = Inputs(scan_part(project.store, part), others, content)
+        table = Table(primary.schema, (part,))
+        mapped.append(_remembered(project, entry, section, key, inputs_of_part, table))
+    return _joined(entry.name, mapped)
+
+
+def _remembered(
+    project: Project, entry: Stage, section: Section, key: str, inputs: Inputs, primary: Table
+) -> Snapshot:
+    known = project.memo.get(key)
+    if known is not None:
+        return known
+    assert entry.function is not None  # noqa: S101  the caller asked
+    output: Output = entry.function(inputs, section, project.engine)
+    last_arrivals = [part.arrivals[1] for part in primary.parts if part.arrivals]
+    order = [name for name in ("arrival", "line", "row_id", "copy_index") if name in output.rows.columns]
+    snapshot = Snapshot(
+        entry.name,
+        {
+            "rows": write_table(project.store, output.rows.sort(order), last_arrivals=last_arrivals),
+            "fates": write_table(project.store, output.fates.sort("row_id")),
+            **{name: write_table(project.store, table) for name, table in output.tables.items()},
+        },
+        output.facts,
+    )
+    project.memo.put(key, snapshot)
+    return snapshot
+
+
+def _joined(asset: str, snapshots: list[Snapshot]) -> Snapshot:
+    names = snapshots[0].tables
+    tables = {
+        name: Table(names[name].schema, _parts([snapshot.tables[name] for snapshot in snapshots])) for name in names
+    }
+    facts: Any = {}
+    for snapshot in snapshots:
+        facts = _added(facts, snapshot.facts)
+    return Snapshot(asset, tables, facts)
+
+
+def _parts(tables: list[Table]) -> tuple[Part, ...]:
+    return tuple(part for table in tables for part in table.parts)
+
+
+def _added(left: Any, right: Any) -> Any:
+    """Counts of parts, added up key by key."""
+    if isinstance(right, Mapping):
+        return {key: _added(left.get(key), right.get(key)) for key in dict.fromkeys((*left, *right))} if left else dict(right)
+    return (left or 0) + (right or 0)
+
+
+def _examined(project: Project, entry: Stage, inputs: Mapping[str, Commit], snapshot: Snapshot) -> Examined:
+    before = inputs[entry.inputs[0]] if entry.inputs else None
+    fates = snapshot.tables.get("fates")
+    return Examined(
+        stage=entry,
+        policy=project.policy,
+        versions=[
+            snapshot.data_version,
+            before.data_version if before else "",
+            *(part.fingerprint for part in (fates.parts if fates else ())),
+        ],
+        before=rows(project, before) if before else None,
+        weight_before=stage(before.asset).weight if before else None,
+        after=scan(project.store, snapshot.tables["rows"]),
+        fates=scan(project.store, fates) if fates else None,
+    )
+
+
+def _counted(project: Project, snapshot: Snapshot) -> list[dict[str, Any]]:
+    if "fates" not in snapshot.tables:
+        return []
+    return (
+        scan(project.store, snapshot.tables["fates"])
+        .group_by("fate", "rule", "rule_version")
+        .len("rows")
+        .sort("fate", "rule", "rule_version", nulls_last=True)
+        .collect()
+        .to_dicts()
+    )
+
+
+def pinned_entries(section: Section) -> dict[str, Pinned]:
+    """All rules, factors and targets of a section, by `<list>/<id>`."""
+    return {
+        f"{name}/{entry.id}": entry
+        for name, value in section
+        if isinstance(value, tuple)
+        for entry in value
+        if isinstance(entry, Pinned)
+    }
+
+
+def _unversioned_changes(previous: Commit | None, section: Section) -> list[str]:
+    """Entries whose content is other than in the previous commit, under the same id and version."""
+    if previous is None:
+        return []
+    changed = []
+    for name, entry in pinned_entries(section).items():
+        listed = name.split("/")[0]
+        for old in previous.content["policy"].get(listed, []):
+            same = old["id"] == entry.id and old["version"] == entry.version
+            if same and entry.content_digest() != digest({k: v for k, v in old.items() if k not in ("version", "reason")}):
+                changed.append(f"{name} v{entry.version}: its content changed; raise its version")
+    return changed

@@ -1,0 +1,100 @@
+"""Stages become Dagster assets: one factory, on top of `materialize` and `provenance`.
+
+Here is what Dagster shows of a commit record. What a stage does is not decided here.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import dagster as dg
+
+from feedback_assets.errors import FeedbackError
+from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.examine import required_checks
+from feedback_assets.materialize.materialize import materialize, resolve
+from feedback_assets.materialize.project import Project
+from feedback_assets.orchestration.gate import failed_in_dagster
+from feedback_assets.orchestration.lineage import input_version_tags
+from feedback_assets.orchestration.metadata import describe
+from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.release import Release, release
+from feedback_assets.stages.stage import Stage
+
+GROUP = "feedback"
+OWNER = "team:feedback"
+Listener = Callable[[str, Literal["started", "done"], Commit | None], None]
+
+
+def build_assets(project: Project, listener: Listener | None = None) -> list[dg.AssetsDefinition]:
+    """An asset for each stage of the pipeline, with its checks."""
+    return [_asset(project, stage, listener or _silent) for stage in STAGES]
+
+
+def _silent(asset: str, moment: Literal["started", "done"], commit: Commit | None) -> None:
+    del asset, moment, commit
+
+
+def _asset(project: Project, stage: Stage, listener: Listener) -> dg.AssetsDefinition:
+    section = project.policy.section(stage.name)
+    specs = [
+        dg.AssetCheckSpec(name=name, asset=stage.name, blocking=check.blocking, description=check.meaning)
+        for name, check in required_checks(stage, project.policy).items()
+    ]
+
+    @dg.asset(
+        name=stage.name,
+        deps=list(stage.inputs),
+        group_name=GROUP,
+        owners=[OWNER],
+        kinds=set(stage.kinds),
+        tags={"stage": stage.name, "project": project.policy.project},
+        description=stage.description,
+        code_version=project.code_version(stage.name),
+        check_specs=specs,
+        metadata={"policy": dg.MetadataValue.path(str(project.path)), "section": dg.MetadataValue.json(section.pinned())},
+    )
+    def _run(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        listener(stage.name, "started", None)
+        try:
+            commit, made = _materialize(project, stage, context)
+        except FeedbackError as error:
+            # A Failure is shown as one line; the way out is in it.
+            raise dg.Failure(description=str(error), allow_retries=False) from None
+        listener(stage.name, "done", commit)
+        for change in commit.circumstances["unversioned_changes"]:
+            context.log.warning(change)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(commit.data_version),
+            metadata=describe(project, commit, made),
+            tags=input_version_tags(context.instance, commit),
+            check_results=[_check_result(check) for check in commit.checks],
+        )
+
+    return _run
+
+
+def _materialize(project: Project, stage: Stage, context: dg.AssetExecutionContext) -> tuple[Commit, Release | None]:
+    run = {name: commit for name in stage.inputs if (commit := project.commits.of_run(name, context.run_id))}
+    inputs = resolve(project, stage.name, run)
+    if stage.name != "training_set":
+        return materialize(project, stage.name, run_id=context.run_id, inputs=inputs), None
+    beside = failed_in_dagster(context.instance, project, inputs)
+    return release(project, run_id=context.run_id, inputs=inputs, beside=beside)
+
+
+def _check_result(check: Mapping[str, Any]) -> dg.AssetCheckResult:
+    holds_back = check["blocking"] and check["status"] != "inconclusive"
+    severity = dg.AssetCheckSeverity.ERROR if holds_back else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        check_name=check["name"],
+        passed=check["passed"],
+        severity=severity,
+        description=check["meaning"],
+        metadata={
+            "status": check["status"],
+            "definition": dg.MetadataValue.json(check["definition"]),
+            "observed": dg.MetadataValue.json(check["observed"]),
+        },
+    )
+
+

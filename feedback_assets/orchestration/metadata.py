@@ -1,0 +1,74 @@
+"""What the Dagster UI shows of a commit record. No row of anyone's text is in it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.project import Project
+from feedback_assets.orchestration.lineage import COMMIT
+from feedback_assets.provenance.release import Release, training_files
+from feedback_assets.record import CONTENT, RECORD
+from feedback_assets.snapshots.snapshot import scan
+
+DESCRIPTIONS = {column.name: column.description for column in (*RECORD, *CONTENT)}
+MOST_BATCHES = 200
+
+
+def describe(project: Project, commit: Commit, made: Release | None) -> dict[str, Any]:
+    """Metadata of a materialization: numbers first, so that Dagster plots them over time."""
+    table = commit.snapshot.tables["rows"]
+    metadata: dict[str, Any] = {
+        "dagster/row_count": commit.content["rows_out"],
+        "dagster/column_schema": dg.TableSchema(
+            columns=[dg.TableColumn(name, dtype, description=DESCRIPTIONS.get(name)) for name, dtype in table.schema.items()]
+        ),
+        "dagster/uri": str(project.store.root),
+        COMMIT: commit.number,
+        "commit_id": commit.id,
+        "data_version": commit.data_version,
+        "rows_in": commit.content["rows_in"],
+        "rows_out": commit.content["rows_out"],
+        "seconds": commit.circumstances["seconds"]["compute"],
+        "bytes": sum(part.bytes for part in table.parts),
+    }
+    if commit.content["fates"]:
+        metadata["fates"] = _table(commit.content["fates"])
+    if commit.content["drift"]:
+        metadata["drift_against_input"] = _table([_shown(entry) for entry in commit.content["drift"]])
+        metadata.update({f"psi_{entry['column']}": entry["psi"] for entry in commit.content["drift"] if entry["psi"] is not None})
+    for unit, size in commit.content["effective_sample_size"].items():
+        metadata[f"effective_sample_size_{unit}"] = size["effective"]
+    if commit.asset == "ingested":
+        metadata["batches"] = _table(_batches(project, commit))
+    if made is not None:
+        metadata["release"] = made.id
+        metadata["manifest"] = dg.MetadataValue.path(str(project.store.path(f"releases/{made.id}/manifest.json")))
+        for folder in training_files(project.store, made):
+            metadata[f"training_file_{folder.parent.name}_{folder.name}"] = dg.MetadataValue.path(str(folder))
+    return metadata
+
+
+def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: entry[key] for key in ("column", "verdict", "psi", "kl", "ks", "n_reference", "n_current")}
+
+
+def _batches(project: Project, commit: Commit) -> list[dict[str, Any]]:
+    batches = scan(project.store, commit.snapshot.tables["batches"]).tail(MOST_BATCHES).collect().to_dicts()
+    arrived = commit.circumstances["arrived"]
+    return [{**batch, "digest": batch["digest"][:12], "arrived": arrived[str(batch["arrival"])]} for batch in batches]
+
+
+def _table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    names = list(records[0])
+    types = {int: "int", float: "float", bool: "bool"}
+
+    def dtype(name: str) -> str:
+        value = next((record[name] for record in records if record[name] is not None), "")
+        return types.get(type(value), "string")
+
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord({k: ("" if v is None else v) for k, v in record.items()}) for record in records],
+        schema=dg.TableSchema(columns=[dg.TableColumn(name, dtype(name)) for name in names]),
+    )

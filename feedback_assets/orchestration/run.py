@@ -1,0 +1,49 @@
+"""The job in this process: what `feedback-assets run` does, with its events in the project's Dagster instance."""
+
+import logging
+import os
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.project import Project
+from feedback_assets.orchestration.assets import Listener
+from feedback_assets.orchestration.build import build_definitions, dagster_home
+from feedback_assets.orchestration.jobs import JOB
+from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.release import Release, listed, read
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run: its Dagster id, what it committed by asset in order, the release or None, and why it stopped."""
+
+    run_id: str
+    commits: dict[str, Commit]
+    release: Release | None
+    problems: list[str] = field(default_factory=list)
+
+
+def run(project: Project, listener: Listener | None = None) -> Ran:
+    """Run the whole job and return what came of it; a refusal is in `problems`, not raised."""
+    home = dagster_home(project)
+    os.environ["DAGSTER_HOME"] = str(home)
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    definitions = build_definitions(project, listener)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        result = definitions.resolve_job_def(JOB).execute_in_process(instance=instance, raise_on_error=False)
+        problems = [
+            event.step_failure_data.user_failure_data.description or ""
+            if event.step_failure_data.user_failure_data
+            else event.step_failure_data.error.message.splitlines()[0]
+            if event.step_failure_data.error
+            else f"{event.step_key} failed"
+            for event in result.all_events
+            if event.is_step_failure
+        ]
+    commits = {
+        stage.name: commit for stage in STAGES if (commit := project.commits.of_run(stage.name, result.run_id)) is not None
+    }
+    mine = [entry["id"] for entry in listed(project.store) if entry["run_id"] == result.run_id]
+    return Ran(result.run_id, commits, read(project.store, mine[-1]) if mine else None, problems)

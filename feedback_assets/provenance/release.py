@@ -1,0 +1,287 @@
+"""Releases: a training set with a manifest that answers for itself.
+
+The manifest's `content` says what was done to what; its digest is the release's id, so that identical work has the
+identical id. `circumstances` says when, where and in which files.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from feedback_assets.code_version import code_digest
+from feedback_assets.digests import canonical_json, digest, file_digest, fingerprint, schema_of
+from feedback_assets.errors import FeedbackError, Refused
+from feedback_assets.exports.trl import INDEX, examples
+from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.materialize import chain, content_parts, environment, materialize, pinned_entries, resolve, rows
+from feedback_assets.materialize.project import Project
+from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.gate import Verdict, gate
+from feedback_assets.snapshots.snapshot import ROW_GROUP
+from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.stages.training_set import Export
+
+FORMAT = "feedback_assets/release/1"
+GUIDED = ("source", "batch", "task", "guideline", "guideline_status", "guideline_digest")
+ANNOTATION = (
+    *("row_id", "source", "feedback_id", "batch", "arrival", "line", "revision", "kind", "label", "score", "item_id"),
+    *("annotator_id", "annotator_kind", "collected_at", "guideline", "guideline_status", "guideline_digest"),
+    *("annotator_agreement", "annotator_agreement_n", "cluster_id", "assigned_split", "copies", "weight", "training_weight"),
+)
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release as its manifest tells it."""
+
+    id: str
+    content: Mapping[str, Any]
+    circumstances: Mapping[str, Any]
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> "Release":
+        """Read a manifest.
+
+        Raises:
+            FeedbackError: it is no manifest, or its id is not the digest of its content.
+        """
+        if not isinstance(value, dict) or not {"id", "content", "circumstances"} <= value.keys():
+            raise FeedbackError(f"{where}: not a release manifest; expected the keys id, content and circumstances")
+        if digest(value["content"]) != value["id"]:
+            raise FeedbackError(f"{where}: the manifest was changed after the release: its content no longer has the digest {value['id'][:12]}")
+        return cls(value["id"], value["content"], value["circumstances"])
+
+
+def release(
+    project: Project, *, run_id: str, inputs: Mapping[str, Commit] | None = None, beside: tuple[str, ...] = (), now: datetime | None = None
+) -> tuple[Commit, Release | None]:
+    """Pass the gate, materialize `training_set`, write its files and publish the manifest.
+
+    Returns:
+        The commit, and the release, or None where a blocking check of `training_set` itself failed.
+
+    Raises:
+        Refused: the gate does not open.
+    """
+    now = now or datetime.now(UTC)
+    inputs = dict(inputs) if inputs is not None else resolve(project, "training_set")
+    verdict = gate(project, inputs, beside)
+    if not verdict.opens:
+        raise Refused(verdict.sentence())
+    commit = materialize(project, "training_set", run_id=run_id, inputs=inputs, now=now)
+    if commit.failed:
+        return commit, None
+    return commit, publish(project, commit, verdict, run_id=run_id, now=now)
+
+
+def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, now: datetime) -> Release:
+    """Write manifest, annotations and exports of a commit of `training_set`; put last is the entry that lists it."""
+    commits = chain(project, {"training_set": commit})
+    exports, written = _exports(project, commits)
+    annotations = _annotations(project, commit)
+    index = rows(project, commit).select(ANNOTATION).collect()
+    content = {
+        "format": FORMAT,
+        "project": project.policy.project,
+        "policy": project.policy.pinned(),
+        "gate": {"asked": verdict.asked, "opens": verdict.opens},
+        "annotations": {**annotations, "index": {"rows": index.height, "schema": list(schema_of(index).items()), "fingerprint": fingerprint(index)}},
+        "guidelines": _guidelines(project, commits["guidelines"]),
+        "transformations": [_transformation(project, commits[entry.name]) for entry in STAGES if entry.name in commits],
+        "distribution": commit.content["distribution"],
+        "exports": exports,
+        "commits": {name: entry.content for name, entry in commits.items()},
+    }
+    release_id = digest(content)
+    store = project.store
+    with store.scratch() as scratch:
+        index.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+        files = [{"path": "annotations.parquet", "digest": file_digest(scratch), "bytes": scratch.stat().st_size}]
+        store.put_file(f"releases/{release_id}/annotations.parquet", scratch)
+    for path, entry in written:
+        store.put_file(f"releases/{release_id}/{path}", store.path(entry["key"]))
+        files.append({"path": path, "digest": entry["digest"], "bytes": entry["bytes"]})
+    circumstances = {
+        "run_id": run_id,
+        "made_at": now.isoformat(timespec="seconds"),
+        "environment": environment(),
+        "policy_file": project.text,
+        "files": files,
+        "commits": {name: {"number": entry.number, **entry.circumstances} for name, entry in commits.items()},
+    }
+    value = {"id": release_id, "content": content, "circumstances": circumstances}
+    store.put(f"releases/{release_id}/manifest.json", canonical_json(value))
+    made = read(store, release_id)
+    number = 1
+    entry = canonical_json({"id": release_id, "made_at": circumstances["made_at"], "run_id": run_id})
+    while not store.put(f"releases/log/{number:010d}.json", entry):
+        number += 1
+    return made
+
+
+def listed(store: LocalStore) -> list[dict[str, Any]]:
+    """The releases of a store, oldest first: number, id, made_at, run_id; identical work made again is listed again."""
+    found = []
+    number = 1
+    while store.exists(f"releases/log/{number:010d}.json"):
+        found.append({"number": number, **json.loads(store.get(f"releases/log/{number:010d}.json"))})
+        number += 1
+    return found
+
+
+def find(store: LocalStore, name: str) -> Release:
+    """A release by id, the beginning of an id, its number, "latest", or the path of a manifest file.
+
+    Raises:
+        FeedbackError: there is none, or several ids begin like this.
+    """
+    path = Path(name)
+    if path.suffix == ".json" or path.is_file():
+        try:
+            return Release.from_json(json.loads(path.read_text(encoding="utf-8")), name)
+        except (OSError, ValueError) as error:
+            raise FeedbackError(f"{name}: cannot be read as a manifest: {str(error).splitlines()[0]}") from None
+    known = listed(store)
+    if not known:
+        raise FeedbackError(f"{store.root}: no release yet; `feedback-assets run` makes one")
+    if name == "latest":
+        return read(store, known[-1]["id"])
+    ids = {entry["id"] for entry in known if entry["id"].startswith(name) or str(entry["number"]) == name}
+    if len(ids) != 1:
+        what = "no release" if not ids else f"{len(ids)} releases"
+        raise FeedbackError(f"{what} {name!r} in {store.root}; `feedback-assets releases` lists them")
+    return read(store, ids.pop())
+
+
+def read(store: LocalStore, release_id: str) -> Release:
+    """The release with this id."""
+    key = f"releases/{release_id}/manifest.json"
+    return Release.from_json(json.loads(store.get(key)), store.uri(key))
+
+
+def unpacked(packed: str) -> list[str]:
+    """Row ids from a manifest's `row_ids`: base64 of the ids' 16 bytes each, in order."""
+    data = base64.b64decode(packed).hex()
+    return [data[start : start + 32] for start in range(0, len(data), 32)]
+
+
+def _annotations(project: Project, commit: Commit) -> dict[str, Any]:
+    grouped = (
+        rows(project, commit)
+        .group_by(GUIDED)
+        .agg(
+            pl.len().alias("records"),
+            pl.col("copies").sum().alias("examples"),
+            pl.col("row_id").sort().str.join("").alias("row_ids"),
+        )
+        .sort(GUIDED, nulls_last=True)
+        .collect()
+        .to_dicts()
+    )
+    for group in grouped:
+        group["row_ids"] = base64.b64encode(bytes.fromhex(group["row_ids"])).decode()
+    return {
+        "records": sum(group["records"] for group in grouped),
+        "examples": sum(group["examples"] for group in grouped),
+        "groups": grouped,
+    }
+
+
+def _guidelines(project: Project, commit: Commit) -> list[dict[str, Any]]:
+    registry = rows(project, commit).with_columns(pl.col("effective_from", "effective_to").dt.to_string("iso:strict"))
+    return registry.collect().to_dicts()
+
+
+def _transformation(project: Project, commit: Commit) -> dict[str, Any]:
+    section = project.policy.section(commit.asset)
+    pinned = [
+        {
+            "list": name.split("/")[0],
+            "id": entry.id,
+            "version": entry.version,
+            "reason": entry.reason,
+            "content_digest": entry.content_digest(),
+        }
+        for name, entry in pinned_entries(section).items()
+    ]
+    keys = ("asset", "code_version", "data_version", "rows_in", "rows_out", "fates")
+    return {**{key: commit.content[key] for key in keys}, "pinned": pinned}
+
+
+def _exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list[dict[str, Any]], list[tuple[str, dict[str, Any]]]]:
+    section = project.policy.training_set
+    index = rows(project, commits["training_set"]).select(*INDEX, "content_part").collect()
+    by_part = index.partition_by("content_part", as_dict=True, include_key=False, maintain_order=True)
+    described, written = [], []
+    for export in section.exports:
+        files: dict[str, list[dict[str, Any]]] = {}
+        for part in content_parts(project, commits["ingested"]):
+            mine = by_part.get((part.digest,))
+            if mine is None:
+                continue
+            for file in _export_part(project, export, section.realise, part, mine):
+                files.setdefault(file["split"], []).append(file)
+        described.append(
+            {
+                **export.pinned(),
+                "realise": section.realise,
+                "splits": {
+                    split: {"rows": sum(f["rows"] for f in parts), "fingerprints": [f["fingerprint"] for f in parts]}
+                    for split, parts in sorted(files.items())
+                },
+            }
+        )
+        written += [
+            (f"{export.name}/{split}/part-{number:05d}.{export.file}", file)
+            for split, parts in sorted(files.items())
+            for number, file in enumerate(parts)
+        ]
+    return described, written
+
+
+def _export_part(project: Project, export: Export, realise: str, part: Any, index: pl.DataFrame) -> list[dict[str, Any]]:
+    """The files of one export that hold the text of one part, remembered: a new batch writes its own files only."""
+    store = project.store
+    parameters = {**export.pinned(), "realise": realise}
+    name = digest(["export", code_digest("feedback_assets.exports.trl"), part.digest, fingerprint(index), parameters])
+    key = f"memo/{name[:2]}/{name}.json"
+    if store.exists(key):
+        known = json.loads(store.get(key))
+        if all(store.exists(file["key"]) for file in known):
+            return known
+    files = []
+    made = examples(part.frame, index, parameters, realise)
+    for (split,), frame in sorted(made.partition_by("split", as_dict=True, include_key=False).items()):
+        with store.scratch() as scratch:
+            if export.file == "parquet":
+                frame.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+            else:
+                frame.write_ndjson(scratch)
+            file = {"split": split, "rows": frame.height, "fingerprint": fingerprint(frame), "digest": file_digest(scratch), "bytes": scratch.stat().st_size}
+            file["key"] = f"exports/{file['digest'][:2]}/{file['digest']}.{export.file}"
+            store.put_file(file["key"], scratch)
+        files.append(file)
+    store.put(key, canonical_json(files))
+    return files
+
+
+def annotations_of(store: LocalStore, made: Release) -> pl.LazyFrame:
+    """The annotations in a release, one row each, from the file beside its manifest."""
+    return pl.scan_parquet(store.uri(f"releases/{made.id}/annotations.parquet"))
+
+
+def training_files(store: LocalStore, made: Release) -> list[Path]:
+    """The folders of the exports' splits."""
+    return [
+        store.path(f"releases/{made.id}/{export['name']}/{split}")
+        for export in made.content["exports"]
+        for split in export["splits"]
+    ]
+
+

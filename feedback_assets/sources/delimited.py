@@ -1,0 +1,97 @@
+"""CSV with commas and double quotes; every column is text."""
+
+import csv
+import io
+import sys
+from pathlib import Path
+
+import polars as pl
+
+from feedback_assets.errors import FeedbackError
+from feedback_assets.sources.quarantine import QUARANTINE, quarantined
+from feedback_assets.sources.raw import Raw, bad_lines, content, is_gzip, is_utf8, numbered, occurrences
+
+
+def read_csv(path: Path, source: str, batch: str) -> Raw:
+    """Read a CSV file with a header, plain or gzip; all columns are String, an empty field is "".
+
+    `__line` is the line on which the record starts, also after fields that hold newlines. Blank lines are
+    counted and are no records. Quarantined, with their line: a row with more or fewer fields than the header
+    ("ragged-row"), one that is not UTF-8 ("invalid-utf8"), the line at which a gzip breaks off ("truncated-file").
+
+    Raises:
+        FeedbackError: the file has no header.
+    """
+    data, truncated = content(path) if is_gzip(path) else (None, False)
+    if not truncated and (clean := _clean(path if data is None else data)) is not None:
+        frame, lines = clean
+        return Raw(numbered(frame, lines, path), pl.DataFrame(schema=QUARANTINE))
+    return _careful(content(path)[0] if data is None else data, truncated, path, source, batch)
+
+
+def _clean(file: Path | bytes) -> tuple[pl.DataFrame, pl.Series] | None:
+    """The frame and its lines, or None if anything in the file is irregular.
+
+    Polars fills a short row silently. Separators and newlines of the file must therefore be those of a regular
+    one: as many as there are fields and rows, and those inside the fields.
+    """
+    try:
+        frame = pl.read_csv(file, infer_schema=False, empty_string_is_null=False, glob=False)
+    except pl.exceptions.PolarsError:
+        return None
+    (newlines, commas), ended = occurrences(file, b"\n", b",")
+    inside = frame.select(pl.all().str.count_matches(",", literal=True).sum()).sum_horizontal().sum()
+    inside += sum(name.count(",") for name in frame.columns)
+    if commas != inside + (frame.width - 1) * (frame.height + 1):
+        return None
+    if frame.width == 1 and frame.to_series().str.len_bytes().min() in (0, None):
+        return None
+    in_header = sum(name.count("\n") for name in frame.columns)
+    if newlines + (not ended) == frame.height + 1 and not in_header:
+        return frame, pl.int_range(2, frame.height + 2, dtype=pl.Int64, eager=True)
+    height = frame.select(pl.sum_horizontal(pl.all().str.count_matches("\n", literal=True)).cast(pl.Int64) + 1)
+    ends = height.to_series().cum_sum() + in_header + 1
+    if not frame.height or newlines + (not ended) != ends[-1]:
+        return None
+    return frame, ends - height.to_series() + 1
+
+
+def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str) -> Raw:
+    lines = data.split(b"\n")
+    broken = {number + 1 for number in bad_lines(lines, range(len(lines)), is_utf8)}
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    reader = csv.reader(io.StringIO(data.decode(errors="replace"), newline=""))
+    header = next(reader, None)
+    if not header:
+        raise FeedbackError(f"{path}: the first line must name the columns, and it is empty")
+    rows: list[list[str]] = []
+    starts: list[int] = []
+    found: dict[str, list[int]] = {"invalid-utf8": [], "ragged-row": []}
+    start = reader.line_num + 1
+    for row in reader:
+        if broken and not broken.isdisjoint(range(start, reader.line_num + 1)):
+            found["invalid-utf8"].append(start)
+        elif row and len(row) != len(header):
+            found["ragged-row"].append(start)
+        elif row:
+            rows.append(row)
+            starts.append(start)
+        start = reader.line_num + 1
+    if truncated:
+        found["truncated-file"] = [start]
+    quarantine = pl.concat(
+        [pl.DataFrame(schema=QUARANTINE)] + [quarantined(source, batch, some, reason) for reason, some in found.items()]
+    ).sort("line")
+    columns = dict(zip(_unique(header), zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, [])
+    frame = pl.DataFrame(columns, schema_overrides=dict.fromkeys(columns, pl.String))
+    return Raw(numbered(frame, starts, path), quarantine)
+
+
+def _unique(header: list[str]) -> list[str]:
+    """Names as Polars gives them: the second `a` is `a_duplicated_0`."""
+    seen: dict[str, int] = {}
+    names: list[str] = []
+    for name in header:
+        names.append(f"{name}_duplicated_{seen[name] - 1}" if name in seen else name)
+        seen[name] = seen.get(name, 0) + 1
+    return names

@@ -1,0 +1,74 @@
+"""Spreadsheets (xlsx): the first non-blank row is the header, dates are dates, whole numbers integers."""
+
+import logging
+import posixpath
+import re
+import zipfile
+from pathlib import Path
+
+import polars as pl
+import polars.selectors as cs
+
+from feedback_assets.errors import FeedbackError
+from feedback_assets.sources.quarantine import quarantined
+from feedback_assets.sources.raw import Raw, numbered
+
+_ROW = re.compile(rb'<(?:\w+:)?row\b[^>]*?\br="(\d+)"')
+_VALUE = re.compile(rb"<(?:\w+:)?(?:v|is)\b[^/>]*>")
+
+
+def read_xlsx(path: Path, source: str, batch: str, sheet: str | None) -> Raw:
+    """Read one sheet; `__line` is the row as the spreadsheet numbers it.
+
+    Blank rows, also those at the end which readers leave out, are quarantined as "blank-row".
+
+    Raises:
+        FeedbackError: it is no spreadsheet, or has no such sheet.
+    """
+    import fastexcel
+
+    quiet = logging.getLogger("fastexcel")
+    quiet.setLevel(max(quiet.level, logging.ERROR))
+    try:
+        book = fastexcel.read_excel(path)
+        names = book.sheet_names
+        if sheet is not None and sheet not in names:
+            raise FeedbackError(f"{path}: there is no sheet {sheet!r}; it has: {', '.join(names)}")
+        name = sheet if sheet is not None else names[0]
+        header, last = _extent(path, name)
+        frame = pl.DataFrame(book.load_sheet(name, schema_sample_rows=None)) if header else pl.DataFrame()
+    except (fastexcel.FastExcelError, zipfile.BadZipFile, KeyError) as error:
+        raise FeedbackError(f"{path}: cannot be read as xlsx: {str(error).splitlines()[0]}") from None
+    rows = pl.int_range(header + 1, header + 1 + frame.height, dtype=pl.Int64, eager=True)
+    tail = pl.int_range(header + 1 + frame.height, last + 1, dtype=pl.Int64, eager=True)
+    blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series() if frame.width else rows.is_null()
+    frame = frame.with_columns(pl.col(_whole(frame)).cast(pl.Int64))
+    return Raw(
+        numbered(frame, rows, path).filter(~blank),
+        quarantined(source, batch, pl.concat([rows.filter(blank), tail]), "blank-row"),
+    )
+
+
+def _whole(frame: pl.DataFrame) -> list[str]:
+    """The float columns whose values are all whole: a spreadsheet knows no integers."""
+    whole = frame.select((cs.float().fill_null(0) % 1 == 0).all() & (cs.float().abs() <= 2**53).all())
+    return [column for column in whole.columns if whole[column].all()]
+
+
+def _extent(path: Path, sheet: str) -> tuple[int, int]:
+    """Numbers of the header's row (0: the sheet is empty) and of the last row that the sheet's XML holds."""
+    from xml.etree import ElementTree
+
+    with zipfile.ZipFile(path) as book:
+        relations = ElementTree.fromstring(book.read("xl/_rels/workbook.xml.rels"))  # noqa: S314
+        targets = {relation.get("Id"): relation.get("Target", "") for relation in relations}
+        sheets = ElementTree.fromstring(book.read("xl/workbook.xml")).iter()  # noqa: S314
+        ids = next(node.attrib for node in sheets if node.tag.endswith("}sheet") and node.get("name") == sheet)
+        target = targets[next(value for key, value in ids.items() if key.endswith("}id"))]
+        xml = book.read(posixpath.normpath(posixpath.join("/xl", target)).lstrip("/"))
+    first_value = _VALUE.search(xml)
+    rows = [int(found) for found in _ROW.findall(xml)]
+    if first_value is None:
+        return 0, max(rows, default=0)
+    before = _ROW.findall(xml, 0, first_value.start())
+    return (int(before[-1]), max(rows)) if before else (1, 0)

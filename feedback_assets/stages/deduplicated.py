@@ -1,0 +1,402 @@
+"""Resubmissions, near-duplicates, clusters and the split.
+
+What one annotator said twice counts once; what several annotators said about the same or nearly the same item
+stays, under a common `cluster_id`, so that they can share weight. Training and evaluation never share a component.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from feedback_assets.digests import text_id
+from feedback_assets.engine.engine import Engine
+from feedback_assets.errors import FeedbackError
+from feedback_assets.policy import Section
+from feedback_assets.stages.near_duplicates import near_duplicates
+from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, fates
+
+_JUDGED = ("who", "kind", "task", "aspect")
+
+
+class DeduplicatedSection(Section):
+    """What counts as the same feedback, which of it survives, and how components are split."""
+
+    version: int = Field(default=1, ge=1, description="raised whenever the section changes; stands in every fate")
+    survivor: Literal["latest", "earliest"] = Field(
+        default="latest",
+        description="which of several survives, by collected_at (null is oldest), arrival, revision, line, row_id",
+    )
+    contradictions: Literal["keep_survivor", "drop_all"] = Field(
+        default="keep_survivor", description="what becomes of an annotator's duplicates whose answers differ"
+    )
+    missing_annotator: Literal["distinct", "same"] | None = Field(
+        default=None,
+        description="records without annotator id: each by an annotator of its own, or one annotator a source",
+    )
+    near_duplicates: bool = Field(default=True, description="look for near-duplicates, not only the same item")
+    threshold: float = Field(default=0.8, ge=0.5, le=1, description="least Jaccard of prompt and of each response")
+    shingle: int = Field(default=5, ge=1, le=64, description="characters of a shingle")
+    bands: int = Field(default=25, ge=1, le=256, description="band keys of an item")
+    rows: int = Field(default=5, ge=2, le=32, description="values behind a band key; one of them is the prompt's")
+    bucket: int = Field(
+        default=32, ge=1, description="items with a common band key that a later one is compared with, at most"
+    )
+    split_on: tuple[Literal["prompt", "response", "cluster"], ...] = Field(
+        default=("prompt", "response", "cluster"),
+        min_length=1,
+        description="what two rows share that must not lie on both sides of the split",
+    )
+    eval_share: float = Field(default=0.0, ge=0, le=1, description="share of components held out for evaluation")
+    split_key: str = Field(default="split", description="key of the hash that gives a component its side")
+
+
+def deduplicated(inputs: Inputs, section: DeduplicatedSection, engine: Engine) -> Output:
+    """Merge what one annotator gave twice, cluster near-duplicate items, and split by component.
+
+    A resubmission has the same annotator_id (a name for one person over all sources), item_id, kind, task and
+    aspect; a near-duplicate has the same but another, similar item. Anchors are never merged. Merging picks
+    survivors greedily in their order, so that every merged row is a near-duplicate of its survivor itself.
+
+    Adds cluster_id (String: least item_id of the near-duplicates that hang together), component_id (String: least
+    item_id of the earliest arrival in the component, so that a later arrival does not change it) and assigned_split
+    (train, eval: a `split` that the source fixed, eval before train, else by a keyed hash of component_id).
+    Clusters and components are those of the rows that came in, merged or not.
+
+    Facts: rows merged and dropped by rule, duplicate sets with contradicting answers, candidates and verified pairs,
+    sizes of clusters and components, what the split did.
+
+    Raises:
+        FeedbackError: records without annotator id while the policy does not say what they are; text is missing.
+    """
+    rows = inputs.rows.collect()
+    work = _ordered(rows, section)
+    edges, found = _near_duplicate_items(rows, inputs, section, engine)
+    fate = _resubmissions(work, section)
+    resubmitted = fate.contradictions
+    fate = _stars(work, edges, fate, section)
+    tagged = _split(_clustered(rows, edges), section)
+    kept = fate.kept
+    row_id = rows.get_column("row_id")
+    verdict = pl.DataFrame(
+        {
+            "row_id": row_id,
+            "fate": np.where(kept, "kept", np.where(fate.dropped, "dropped", "merged")),
+            "rule": fate.rules(),
+            "into": row_id.gather(fate.into),
+        },
+        schema_overrides={"rule": pl.String},
+    )
+    out = tagged.filter(pl.Series(kept))
+    decided = pl.col("rule").is_not_null()
+    return Output(
+        out.drop("fixed"),
+        fates(
+            verdict,
+            pl.col("fate"),
+            rule=pl.col("rule"),
+            rule_version=pl.when(decided).then(pl.lit(section.version)),
+            into=pl.when(pl.col("fate") == "merged").then("into"),
+            copies=(pl.col("fate") == "kept").cast(pl.Int32),
+        ).collect(),
+        facts={
+            "rules": {
+                rule: verdict.filter(pl.col("rule") == rule).height
+                for rule in ("resubmission", "near-duplicate", "contradiction")
+            },
+            "contradictions": {"resubmission": resubmitted, "near-duplicate": fate.contradictions - resubmitted},
+            "rows_without_annotator": rows.get_column("annotator_id").null_count(),
+            **found,
+            **_sizes(out, tagged),
+        },
+    )
+
+
+def _ordered(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
+    """One line a row, in its place: who judged, and `rank`, 0 for the row that would survive all others."""
+    nameless = rows.filter(pl.col("annotator_id").is_null())
+    if section.missing_annotator is None and not nameless.is_empty():
+        source, batch, line = nameless.select("source", "batch", "line").row(0)
+        raise FeedbackError(
+            f"deduplicated: {nameless.height} records have no annotator id (the first: source {source}, batch {batch}, "
+            f"line {line}); map annotator_id in the source, or say `missing_annotator: distinct` or `same`"
+        )
+    alone = pl.format("row:{}", "row_id")
+    unnamed = pl.format("source:{}", "source") if section.missing_annotator == "same" else alone
+    named = pl.when(pl.col("annotator_id").is_null()).then(unnamed).otherwise(pl.format("id:{}", "annotator_id"))
+    by = ("collected_at", "arrival", "revision", "line", "row_id")
+    return (
+        rows.select(
+            "item_id",
+            "kind",
+            "task",
+            "aspect",
+            "label",
+            *by,
+            scored=pl.when(pl.col("score").is_not_null()).then(pl.struct("score", "score_min", "score_max")),
+            who=pl.when(pl.col("anchor").fill_null(value=False)).then(alone).otherwise(named),
+        )
+        .with_row_index("at")
+        .sort(by, descending=section.survivor == "latest", nulls_last=section.survivor == "latest")
+        .drop(by)
+        .with_row_index("rank")
+        .sort("at")
+    )
+
+
+@dataclass(frozen=True)
+class _Fate:
+    """For each row, by place: the place of its survivor, whether it was dropped, and by which rule it was merged."""
+
+    into: np.ndarray
+    dropped: np.ndarray
+    near: np.ndarray
+    contradictions: int
+
+    @property
+    def kept(self) -> np.ndarray:
+        return ~self.dropped & (self.into == np.arange(len(self.into)))
+
+    def rules(self) -> pl.Series:
+        merged = np.where(self.near, "near-duplicate", "resubmission")
+        named = pl.Series(np.where(self.dropped, "contradiction", merged), dtype=pl.String)
+        return pl.select(pl.when(pl.Series(~self.kept)).then(named)).to_series()
+
+
+def _resubmissions(work: pl.DataFrame, section: DeduplicatedSection) -> _Fate:
+    into = np.arange(work.height)
+    dropped = np.zeros(work.height, dtype=bool)
+    sets = (
+        work.group_by(*_JUDGED, "item_id")
+        .agg(
+            pl.len(),
+            "at",
+            survivor=pl.col("at").sort_by("rank").first(),
+            contradict=(pl.col("label").drop_nulls().n_unique() > 1) | (pl.col("scored").drop_nulls().n_unique() > 1),
+        )
+        .filter(pl.col("len") > 1)
+    )
+    each = sets.explode("at")
+    at = each.get_column("at").to_numpy()
+    into[at] = each.get_column("survivor").to_numpy()
+    if section.contradictions == "drop_all":
+        dropped[at] = each.get_column("contradict").to_numpy()
+    return _Fate(into, dropped, np.zeros(work.height, dtype=bool), int(sets.get_column("contradict").sum()))
+
+
+def _stars(work: pl.DataFrame, edges: pl.DataFrame, fate: _Fate, section: DeduplicatedSection) -> _Fate:
+    """Merge the near-duplicates of one annotator around survivors; their resubmissions go with them."""
+    alive = work.filter(pl.Series(fate.kept) & pl.col("who").str.starts_with("row:").not_())
+    if edges.is_empty() or alive.is_empty():
+        return fate
+    judged = [*_JUDGED, "item_id"]
+    near = (
+        edges.join(alive, left_on=["kind", "one"], right_on=["kind", "item_id"])
+        .rename({"two": "item_id"})
+        .join(alive, on=judged, nulls_equal=True, suffix="_two")
+    )
+    turned = pl.col("label_two").replace({"a": "b", "b": "a"})
+    answer = pl.when("crossed").then(turned).otherwise("label_two")
+    near = near.select(
+        first=pl.when(pl.col("rank") < pl.col("rank_two")).then("at").otherwise("at_two"),
+        second=pl.when(pl.col("rank") < pl.col("rank_two")).then("at_two").otherwise("at"),
+        low=pl.min_horizontal("rank", "rank_two"),
+        high=pl.max_horizontal("rank", "rank_two"),
+        contradict=(pl.col("label") != answer).fill_null(value=False)
+        | (~pl.col("crossed") & (pl.col("scored") != pl.col("scored_two")).fill_null(value=False)),
+    ).sort("low", "high")
+    star: dict[int, int] = {}
+    contradicted: set[int] = set()
+    for survivor, other, contradict in near.select("first", "second", "contradict").iter_rows():
+        if survivor in star or other in star:
+            continue
+        star[other] = survivor
+        if contradict:
+            contradicted.add(survivor)
+    into = np.arange(work.height)
+    into[np.fromiter(star, np.int64, len(star))] = np.fromiter(star.values(), np.int64, len(star))
+    lost = np.zeros(work.height, dtype=bool)
+    if section.contradictions == "drop_all":
+        lost[sorted(contradicted)] = True
+    into = into[fate.into]
+    places = np.arange(work.height)
+    return _Fate(
+        into,
+        fate.dropped | lost[into],
+        (fate.into == places) & (into != places),
+        fate.contradictions + len(contradicted),
+    )
+
+
+def _near_duplicate_items(
+    rows: pl.DataFrame, inputs: Inputs, section: DeduplicatedSection, engine: Engine
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Return pairs of items (kind, one, two: item ids, crossed) and what the search met."""
+    edges = pl.DataFrame(schema={"kind": pl.String, "one": pl.String, "two": pl.String, "crossed": pl.Boolean})
+    if not section.near_duplicates or rows.is_empty():
+        return edges, {}
+    missing = rows.select(
+        pl.col("content_part").is_in([part.digest for part in inputs.content]).not_().fill_null(value=True)
+    )
+    if gone := int(missing.to_series().sum()):
+        raise FeedbackError(
+            f"deduplicated: the text of {gone} records is in no part of `ingested`; materialize it again, "
+            "or say `near_duplicates: false`"
+        )
+    found = near_duplicates(
+        inputs.content,
+        engine,
+        threshold=section.threshold,
+        shingle=section.shingle,
+        bands=section.bands,
+        rows=section.rows,
+        bucket=section.bucket,
+    )
+    facts = {"candidates": found.candidates, "texts_cut_short": found.cut_short}
+    if not found.pairs.is_empty():
+        paired = found.texts.filter(
+            pl.col("text").is_in(pl.concat([found.pairs["one"], found.pairs["two"]]).unique().implode())
+        )
+        items = (
+            rows.select("content_part", "content_row", "item_id", "kind")
+            .join(paired, on=["content_part", "content_row"])
+            .select("text", "item_id", "kind")
+            .unique()
+        )
+        edges = (
+            found.pairs.join(items.rename({"item_id": "one_item"}), left_on="one", right_on="text")
+            .join(items.rename({"item_id": "two_item"}), left_on=["two", "kind"], right_on=["text", "kind"])
+            .filter(pl.col("one_item") != pl.col("two_item"))
+            .select(
+                "kind",
+                one=pl.min_horizontal("one_item", "two_item"),
+                two=pl.max_horizontal("one_item", "two_item"),
+                crossed="crossed",
+            )
+            .sort(pl.all())
+            .unique(["kind", "one", "two"], keep="first", maintain_order=True)
+        )
+    return edges, {**facts, "near_duplicate_pairs": edges.height}
+
+
+def _clustered(rows: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
+    members = _components(edges.get_column("one"), edges.get_column("two"))
+    clusters = members.with_columns(cluster_id=pl.col("name").min().over("component")).drop("component")
+    return rows.join(clusters, left_on="item_id", right_on="name", how="left", maintain_order="left").with_columns(
+        pl.coalesce("cluster_id", "item_id").alias("cluster_id")
+    )
+
+
+def _split(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
+    """Add component_id, assigned_split, and `fixed`: true where the source fixed both sides for one component."""
+    hub = "cluster_id" if "cluster" in section.split_on else "item_id"
+    spokes = [
+        *(["prompt_id"] if "prompt" in section.split_on else []),
+        *(["response_a_id", "response_b_id"] if "response" in section.split_on else []),
+    ]
+    links = rows.lazy().select(pl.format("hub:{}", hub).alias("hub"), *spokes).unique(maintain_order=True).collect()
+    shared = [(pl.format("prompt:{}", s) if s == "prompt_id" else pl.format("response:{}", s)) for s in spokes]
+    ties = pl.concat([links.select("hub", other=other) for other in (pl.col("hub"), *shared)]).drop_nulls()
+    parts = _components(ties.get_column("hub"), ties.get_column("other"))
+    found = rows.with_columns(pl.format("hub:{}", hub).alias("hub")).join(
+        parts, left_on="hub", right_on="name", how="left", maintain_order="left"
+    )
+    arrival = pl.col("arrival").fill_null(-1)
+    components = (
+        found.group_by("component")
+        .agg(
+            component_id=pl.col("item_id").filter(arrival == arrival.min()).min(),
+            held=(pl.col("split") == "eval").any(),
+            trained=(pl.col("split") == "train").any(),
+        )
+        .with_columns(
+            drawn=text_id(pl.lit(section.split_key), pl.col("component_id")).str.slice(0, 8).str.to_integer(base=16)
+        )
+    )
+    drawn = pl.when(pl.col("drawn") < int(section.eval_share * 2**32)).then(pl.lit("eval")).otherwise(pl.lit("train"))
+    chosen = pl.when("held").then(pl.lit("eval")).when("trained").then(pl.lit("train")).otherwise(drawn)
+    sides = components.select(
+        "component", "component_id", chosen.alias("assigned_split"), (pl.col("held") & pl.col("trained")).alias("fixed")
+    )
+    return found.join(sides, on="component", how="left", maintain_order="left").drop("hub", "component")
+
+
+def _components(one: pl.Series, two: pl.Series) -> pl.DataFrame:
+    """Return name and component (a number that means nothing outside) of everything that hangs together."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    names = pl.concat([one, two.alias(one.name)]).alias("name").unique(maintain_order=True).to_frame()
+    numbered = names.with_row_index("number")
+    ends = [
+        side.alias("name").to_frame().join(numbered, on="name", how="left", maintain_order="left")["number"].to_numpy()
+        for side in (one, two)
+    ]
+    if names.is_empty():
+        return names.with_columns(component=pl.lit(None, pl.Int32))
+    graph = coo_array((np.ones(len(one), dtype=np.int8), tuple(ends)), shape=(names.height, names.height))
+    _, component = connected_components(graph, directed=False)
+    return names.with_columns(component=pl.Series(component))
+
+
+def _sizes(out: pl.DataFrame, tagged: pl.DataFrame) -> dict[str, Any]:
+    clusters = out.group_by("cluster_id").agg(items=pl.col("item_id").n_unique()).get_column("items")
+    components = out.group_by("component_id").agg(pl.len()).get_column("len")
+    return {
+        "clusters": len(clusters),
+        "clusters_of_several_items": int((clusters > 1).sum()),
+        "items_of_largest_cluster": int(clusters.max() or 0),  # type: ignore[arg-type]
+        "components": len(components),
+        "rows_of_largest_component": int(components.max() or 0),  # type: ignore[arg-type]
+        "components_fixed_to_both_sides": tagged.filter("fixed").get_column("component_id").n_unique(),
+        "rows_by_split": {side: out.filter(pl.col("assigned_split") == side).height for side in ("train", "eval")},
+    }
+
+
+def promises(section: DeduplicatedSection) -> list[Expectation]:
+    """What the output keeps, whatever came in."""
+    del section
+    return [
+        Expectation("expect_column_values_to_be_unique", "each row is there once", {"column": "row_id"}),
+        *(
+            Expectation("expect_column_values_to_not_be_null", f"every row has a {column}", {"column": column})
+            for column in ("row_id", "cluster_id", "component_id")
+        ),
+        Expectation(
+            "expect_column_values_to_be_in_set",
+            "every row is on one side of the split",
+            {"column": "assigned_split", "value_set": ["train", "eval"]},
+        ),
+        Expectation(
+            "expect_column_values_to_not_be_null", "every row is on a side of the split", {"column": "assigned_split"}
+        ),
+        Expectation(
+            "expect_column_pair_values_to_be_in_set",
+            "no row that its source holds out for evaluation is trained on",
+            {
+                "column_A": "split",
+                "column_B": "assigned_split",
+                "value_pairs_set": [["train", "train"], ["train", "eval"], ["eval", "eval"]],
+                "ignore_row_if": "either_value_is_missing",
+            },
+            id="held_out",
+        ),
+    ]
+
+
+STAGE = Stage(
+    name="deduplicated",
+    description=(
+        "What one annotator said twice about the same or nearly the same item counts once: each merged row names its "
+        "survivor. Rows of several annotators stay; similar items get a common cluster. Training and evaluation "
+        "are split so that they share no prompt, response or cluster."
+    ),
+    inputs=("filtered",),
+    section=DeduplicatedSection,
+    function=deduplicated,
+    promises=promises,
+    scope="whole",
+    reads_content=True,
+)

@@ -1,0 +1,465 @@
+"""Near-duplicate items: shingles, banded signatures, and exact Jaccard of the candidates.
+
+Two items are near-duplicates when their prompts and each response with its counterpart have a Jaccard
+similarity of at least θ, over sets of character n-grams (shingles). Counterparts may be crossed: the
+canonical order of two responses is by digest, so a near-duplicate may hold them the other way round.
+
+Signatures only propose; every pair that comes back was compared shingle by shingle.
+A band key takes `rows − 1` values from the shingles of all responses together (their order makes no difference)
+and one from the prompt: two items with p = J(prompt) and r = J(responses) share at least one key with probability
+1 − (1 − p·r^(rows−1))^bands, .9999 at p = r = .8 with 25 × 5 (.98 in the worst case, when the two responses of an
+item are nearly the same text and differ in other places: then r may be 2/3 only).
+Values are fast similarity sketching (Dahlgaard, Knudsen, Thorup, FOCS 2017): one permutation fills the bins of a
+long text, further rounds those that stay empty in a short one, so recall does not depend on length.
+"""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from feedback_assets.digests import digest
+from feedback_assets.engine.engine import ContentPart, Engine
+
+PAIRS = pl.Schema({"one": pl.UInt64, "two": pl.UInt64})
+VERIFIED = pl.Schema({"one": pl.UInt64, "two": pl.UInt64, "crossed": pl.Boolean})
+
+_BATCH = 8_192  # content rows read at once
+_CHUNK = 256  # content rows or pairs shingled at once: their hashes should stay in the processor's cache
+_PAIRS_AT_ONCE = 8_000_000
+
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
+_MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
+_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
+_LOW = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+_33 = np.uint64(33)
+_8 = np.uint64(8)
+_0 = np.uint64(0)
+_1 = np.uint64(1)
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """What was found in all parts of content.
+
+    `texts`: content_part, content_row, text (UInt64: equal for equal prompt and responses);
+    `pairs`: one < two (texts), crossed (the first response of one is the counterpart of the second of two);
+    `candidates`: pairs compared; `cut_short`: texts that share a key with more than `bucket` earlier ones
+    and were compared with the first of these only.
+    """
+
+    texts: pl.DataFrame
+    pairs: pl.DataFrame
+    candidates: int
+    cut_short: int
+
+
+def near_duplicates(
+    content: Sequence[ContentPart],
+    engine: Engine,
+    *,
+    threshold: float,
+    shingle: int = 5,
+    bands: int = 25,
+    rows: int = 5,
+    bucket: int = 32,
+) -> NearDuplicates:
+    """Find all near-duplicates among the texts of `content`.
+
+    Signatures are remembered per part; candidates and their verification per part and the parts before it.
+    """
+    parameters = {"shingle": shingle, "bands": bands, "rows": rows}
+    signed = engine.map(signatures, content, parameters=parameters)
+    found = engine.scan(
+        candidates,
+        [(part.digest, frame) for part, frame in zip(content, signed, strict=True)],
+        parameters={**parameters, "bucket": bucket},
+    )
+    texts = pl.concat(
+        [
+            frame.select(
+                pl.lit(part.digest).alias("content_part"),
+                pl.int_range(pl.len(), dtype=pl.UInt32).alias("content_row"),
+                "text",
+            )
+            for part, frame in zip(content, signed, strict=True)
+        ]
+    )
+    compared = [frame.filter(pl.col("two").is_not_null()) for frame in found]
+    views, positions = _views(content, texts, compared)
+    verdicts = engine.map(verified, views, broadcast=positions, parameters={"shingle": shingle, "threshold": threshold})
+    return NearDuplicates(
+        texts,
+        pl.concat([VERIFIED.to_frame(), *verdicts]).sort("one", "two"),
+        sum(frame.height for frame in compared),
+        sum(frame.height for frame in found) - sum(frame.height for frame in compared),
+    )
+
+
+def _views(
+    content: Sequence[ContentPart], texts: pl.DataFrame, compared: Sequence[pl.DataFrame]
+) -> tuple[list[ContentPart], list[pl.DataFrame]]:
+    """For each step that has candidates: the rows of text they need, from its part and those before it."""
+    first = texts.with_row_index("at").unique("text", keep="first", maintain_order=True)
+    views, positions = [], []
+    for step, frame in enumerate(compared):
+        if frame.is_empty():
+            continue
+        wanted = pl.concat([frame.get_column("one"), frame.get_column("two").alias("one")]).unique()
+        needed = first.filter(pl.col("text").is_in(wanted.implode())).drop("at").with_row_index("at")
+        at = needed.select("text", "at")
+        rows = dict(needed.group_by("content_part").agg("content_row").iter_rows())
+        views.append(
+            ContentPart(
+                digest(["candidates", [part.digest for part in content[: step + 1]]]),
+                needed.height,
+                pl.concat(
+                    [_rows_of(part, sorted(rows[part.digest])) for part in content[: step + 1] if part.digest in rows]
+                ),
+            )
+        )
+        positions.append(
+            frame.join(at, left_on="one", right_on="text", maintain_order="left")
+            .join(at, left_on="two", right_on="text", suffix="_two", maintain_order="left")
+            .rename({"at": "at_one", "at_two": "at_two"})
+        )
+    return views, positions
+
+
+def _rows_of(part: ContentPart, rows: Sequence[int]) -> pl.LazyFrame:
+    wanted = pl.lit(pl.Series(rows, dtype=pl.UInt32)).implode()
+    return part.frame.select(*_texts()).with_row_index("row").filter(pl.col("row").is_in(wanted)).drop("row")
+
+
+def signatures(content: pl.LazyFrame, parameters: dict[str, int]) -> pl.DataFrame:
+    """Return for each row of content `text` (UInt64) and `keys` (one UInt64 a band; null where the text stood before).
+
+    `parameters`: shingle (characters), bands, rows.
+    """
+    threads = pl.thread_pool_size()
+    pending = []
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in content.select(*_texts()).collect_batches(chunk_size=_BATCH, maintain_order=True):
+            pending.append(pool.submit(_signed, batch, parameters))
+            if len(pending) > 2 * threads:
+                pending[-2 * threads].result()  # do not read ahead of the work: memory stays small
+        signed = [future.result() for future in pending]
+    empty = pl.DataFrame(schema={"text": pl.UInt64, "keys": pl.List(pl.UInt64)})
+    return pl.concat([empty, *signed]).with_columns(pl.when(pl.col("text").is_first_distinct()).then("keys"))
+
+
+def candidates(earlier: Sequence[pl.DataFrame], part: pl.DataFrame, parameters: dict[str, int]) -> pl.DataFrame:
+    """Return pairs of texts (PAIRS) of `part` with itself and with `earlier` that share a band key.
+
+    Within a key's bucket each text is compared with the first `parameters["bucket"]` in order of arrival, so that a
+    bucket costs no more than its size times that; a text that has more than these before it is reported
+    once, with `two` null.
+    """
+    new = part.filter(pl.col("keys").is_not_null())
+    members = new.explode("keys").with_columns(new=True)
+    if earlier:
+        known = (
+            pl.concat(earlier).filter(pl.col("keys").is_not_null()).unique("text", keep="first", maintain_order=True)
+        )
+        members = members.join(known, on="text", how="anti", maintain_order="left")
+        old = known.explode("keys").join(members, on="keys", how="semi", maintain_order="left")
+        members = pl.concat([old.with_columns(new=False), members])
+    members = members.with_row_index("at").sort("keys", "at")
+    key, text, is_new = (members.get_column(name).to_numpy() for name in ("keys", "text", "new"))
+    index = np.arange(len(key))
+    opens = np.ones(len(key), dtype=bool)
+    opens[1:] = key[1:] != key[:-1]
+    start = np.maximum.accumulate(np.where(opens, index, 0))
+    before = np.where(is_new, index - start, 0)
+    partners = np.minimum(before, parameters["bucket"])
+    found = PAIRS.to_frame()
+    for lo, hi in _spans(partners, _PAIRS_AT_ONCE):
+        count = partners[lo:hi]
+        one = np.repeat(index[lo:hi], count)
+        two = start[one] + np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count)
+        left, right = text[one], text[two]
+        pairs = pl.DataFrame({"one": np.minimum(left, right), "two": np.maximum(left, right)}, schema=PAIRS)
+        found = pl.concat([found, pairs]).unique()
+    cut = pl.DataFrame({"one": np.unique(text[before > partners])}, schema={"one": pl.UInt64})
+    return pl.concat([found.sort("one", "two"), cut.with_columns(two=pl.lit(None, pl.UInt64))])
+
+
+def _spans(sizes: np.ndarray, limit: int) -> Iterable[tuple[int, int]]:
+    """Cut consecutive `sizes` so that each span holds about `limit` in all."""
+    steps = np.cumsum(sizes) // limit
+    ends = np.append(np.flatnonzero(np.diff(steps)) + 1, len(sizes)) if len(sizes) else np.array([], dtype=np.int64)
+    return zip([0, *ends[:-1]], ends, strict=False)
+
+
+def verified(content: pl.LazyFrame, parameters: dict[str, Any], pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return those of `pairs` that are near-duplicates (VERIFIED), by exact Jaccard over shingles.
+
+    `content`: prompt (joined), response_a, response_b; `pairs`: one, two, and their rows there, at_one, at_two.
+    `parameters`: shingle (characters), threshold.
+    """
+    texts = _Texts(_flat(content.collect()), parameters["shingle"], parameters["threshold"])
+    one = pairs.get_column("at_one").to_numpy().astype(np.int64) * 3
+    two = pairs.get_column("at_two").to_numpy().astype(np.int64) * 3
+    single = ~texts.valid[one + 2]
+    alike = texts.similarity(one, two, single == ~texts.valid[two + 2]) > 0
+    straight = texts.similarity(one + 1, two + 1, alike)
+    straight = np.minimum(
+        straight, np.where(single, straight, texts.similarity(one + 2, two + 2, ~single & (straight > 0)))
+    )
+    crossed = texts.similarity(one + 1, two + 2, ~single & alike)
+    crossed = np.minimum(crossed, texts.similarity(one + 2, two + 1, crossed > 0))
+    return (
+        pairs.select("one", "two")
+        .with_columns(crossed=pl.Series(crossed > straight))
+        .filter(pl.Series(np.maximum(straight, crossed) > 0))
+    )
+
+
+class _Texts:
+    """Texts of candidates, compared by number."""
+
+    def __init__(self, texts: pl.Series, shingle: int, threshold: float) -> None:
+        self.data, self.begins, self.ends = _buffers(texts)
+        self.valid = texts.is_not_null().to_numpy()
+        self.ids = _ids(texts)
+        self.shingle = shingle
+        self.threshold = threshold
+
+    def similarity(self, left: np.ndarray, right: np.ndarray, where: np.ndarray) -> np.ndarray:
+        """Jaccard of the texts `left` and `right`; 0 where it is below the threshold or not asked for."""
+        result = np.zeros(len(left))
+        same = where & (self.ids[left] == self.ids[right])
+        result[same] = 1.0
+        at = np.flatnonzero(where & ~same)
+        if not len(at):
+            return result
+        lower, upper = np.minimum(left[at], right[at]), np.maximum(left[at], right[at])
+        asked = pl.DataFrame({"l": lower, "r": upper, "i": self.ids[lower], "j": self.ids[upper]})
+        firsts = asked.unique(["i", "j"], keep="first", maintain_order=True).sort("l", "r")
+        values = np.concatenate(
+            _each(self._compared, [firsts.slice(start, _CHUNK) for start in range(0, firsts.height, _CHUNK)])
+        )
+        known = firsts.select("i", "j", value=pl.Series(values))
+        result[at] = asked.join(known, on=["i", "j"], how="left", maintain_order="left").get_column("value").to_numpy()
+        return result
+
+    def _compared(self, pairs: pl.DataFrame) -> np.ndarray:
+        numbers, inverse = np.unique(pairs.select("l", "r").to_numpy(), return_inverse=True)
+        sides = inverse.reshape(-1, 2)
+        hashes, starts = _windows(self.data, self.begins[numbers], self.ends[numbers], self.shingle)
+        values = np.zeros(pairs.height)
+        _compiled(jaccard_kernel)(
+            hashes, starts, np.ascontiguousarray(sides[:, 0]), np.ascontiguousarray(sides[:, 1]), self.threshold, values
+        )
+        return values
+
+
+def _texts() -> list[pl.Expr]:
+    turn = pl.element().struct
+    joined = pl.concat_str(turn.field("role"), pl.lit(": "), turn.field("text"), ignore_nulls=True)
+    prompt = pl.col("prompt").list.eval(joined).list.join("\n").fill_null("")
+    return [prompt, pl.col("response_a"), pl.col("response_b")]
+
+
+def _flat(batch: pl.DataFrame) -> pl.Series:
+    """Prompt, response a and response b of each row, one after the other."""
+    return batch.select(pl.concat_list("prompt", "response_a", "response_b")).to_series().explode()
+
+
+def _ids(texts: pl.Series) -> np.ndarray:
+    import polars_hash  # noqa: F401  registers the `nchash` namespace
+
+    hashed = pl.col("text").nchash.xxh3_64()  # type: ignore[attr-defined]
+    return texts.alias("text").to_frame().select(hashed.fill_null(0)).to_series().to_numpy()
+
+
+def _signed(batch: pl.DataFrame, parameters: dict[str, int]) -> pl.DataFrame:
+    parts = _ids(_flat(batch)).reshape(-1, 3)
+    text = np.zeros(len(parts), dtype=np.uint64)
+    for column in range(3):
+        text = _folded(text, parts[:, column])
+    numbered = pl.DataFrame({"text": text})
+    first = numbered.get_column("text").is_first_distinct()
+    flat = _flat(batch.filter(first))
+    data, begins, ends = _buffers(flat)
+    bands, rows = parameters["bands"], parameters["rows"]
+    keys = [
+        _band_keys(data, begins[at : at + 3 * _CHUNK], ends[at : at + 3 * _CHUNK], parameters["shingle"], bands, rows)
+        for at in range(0, len(begins), 3 * _CHUNK)
+    ]
+    known = numbered.filter(first).with_columns(keys=pl.Series(np.concatenate(keys)).cast(pl.List(pl.UInt64)))
+    return numbered.join(known, on="text", how="left", maintain_order="left")
+
+
+def _band_keys(
+    data: np.ndarray, begins: np.ndarray, ends: np.ndarray, shingle: int, bands: int, rows: int
+) -> np.ndarray:
+    hashes, starts = _windows(data, begins, ends, shingle)
+    count = len(begins) // 3
+    prompts = np.full((count, bands), _EMPTY)
+    responses = np.full((count, bands * (rows - 1)), _EMPTY)
+    _compiled(minima_kernel)(hashes, starts[0:-1:3].copy(), starts[1::3].copy(), prompts)
+    _compiled(minima_kernel)(hashes, starts[1::3].copy(), starts[3::3].copy(), responses)
+    keys = np.broadcast_to(np.arange(bands, dtype=np.uint64), (count, bands))
+    for column in range(rows - 1):
+        keys = _folded(keys, responses[:, column :: rows - 1])
+    return _folded(keys, prompts)
+
+
+def _folded(hashed: np.ndarray, value: np.ndarray) -> np.ndarray:
+    mixed = (hashed ^ value) * _MULTIPLIER
+    mixed = (mixed ^ (mixed >> _32)) * _MIX_1
+    return mixed ^ (mixed >> _33)
+
+
+def _buffers(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """UTF-8 bytes of all texts, and where each begins and ends; a null begins at -1."""
+    array = texts.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    _, places, data = array.buffers()
+    offsets = np.frombuffer(places, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+    begins = np.where(texts.is_not_null().to_numpy(), offsets[:-1], -1)
+    text = np.frombuffer(data if data else b"\0", dtype=np.uint8)
+    return text, begins, offsets[1:].copy()
+
+
+def _windows(data: np.ndarray, begins: np.ndarray, ends: np.ndarray, shingle: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of the shingles of each text, in order, and where each text's hashes start."""
+    hashes = np.empty(int((ends - np.maximum(begins, 0)).clip(0)[begins >= 0].sum()) + len(begins), dtype=np.uint64)
+    starts = np.zeros(len(begins) + 1, dtype=np.int64)
+    _compiled(windows_kernel)(data, begins, ends, shingle, hashes, starts)
+    return hashes, starts
+
+
+def _each(function: Any, tasks: Sequence[Any]) -> list[Any]:
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        return list(pool.map(function, tasks))
+
+
+@cache
+def _compiled(kernel: Any) -> Any:
+    from numba import njit
+
+    try:
+        return njit(nogil=True, cache=True)(kernel)
+    except RuntimeError:  # no folder to keep compiled code in
+        return njit(nogil=True)(kernel)
+
+
+def windows_kernel(
+    data: np.ndarray, begins: np.ndarray, ends: np.ndarray, shingle: int, hashes: np.ndarray, starts: np.ndarray
+) -> None:
+    """Compiled. Hash each run of `shingle` characters (a shorter text whole) into `hashes`.
+
+    A rolling polynomial over the characters modulo 2⁶⁴, finished with MurmurHash3's mixer. All operands are
+    uint64: numba makes a float of uint64 with int64.
+    """
+    ring = np.zeros(shingle, np.uint64)
+    oldest = _1
+    for _ in range(shingle):
+        oldest = oldest * _MULTIPLIER
+    at = 0
+    for text in range(len(begins)):
+        starts[text] = at
+        if begins[text] < 0:
+            continue
+        ring[:] = _0
+        rolling = _0
+        characters = 0
+        slot = 0
+        byte = begins[text]
+        end = ends[text]
+        while byte < end or characters == 0:
+            character = _0
+            if byte < end:
+                character = np.uint64(data[byte]) + _1
+                byte += 1
+                while byte < end and (data[byte] & 0xC0) == 0x80:
+                    character = (character << _8) + np.uint64(data[byte])
+                    byte += 1
+            rolling = rolling * _MULTIPLIER + character - ring[slot] * oldest
+            ring[slot] = character
+            slot = slot + 1 if slot + 1 < shingle else 0
+            characters += 1
+            if characters >= shingle or byte >= end:
+                mixed = (rolling ^ (rolling >> _33)) * _MIX_1
+                mixed = (mixed ^ (mixed >> _33)) * _MIX_2
+                hashes[at] = mixed ^ (mixed >> _33)
+                at += 1
+    starts[len(begins)] = at
+
+
+def minima_kernel(hashes: np.ndarray, lows: np.ndarray, highs: np.ndarray, values: np.ndarray) -> None:
+    """Compiled. Fill each row of `values` (all _EMPTY) with the least hash of each bin over hashes[low:high].
+
+    Round 0 sends each hash to one bin; as long as bins are empty, a further round sends it elsewhere. From round
+    `bins` on, all go to one bin a round, so that it ends.
+    """
+    bins = values.shape[1]
+    wide = np.uint64(bins)
+    for row in range(len(lows)):
+        filled = 0
+        for turn in range(2 * bins):
+            if filled == bins or lows[row] == highs[row]:
+                break
+            seed = np.uint64(turn) * _MULTIPLIER
+            above = np.uint64(turn) << _32
+            for at in range(lows[row], highs[row]):
+                mixed = hashes[at]
+                if turn > 0:
+                    mixed = ((mixed + seed) ^ ((mixed + seed) >> _33)) * _MIX_1
+                    mixed = (mixed ^ (mixed >> _33)) * _MIX_2
+                    mixed = mixed ^ (mixed >> _33)
+                slot = np.int64(((mixed >> _32) * wide) >> _32) if turn < bins else turn - bins
+                value = above | (mixed & _LOW)
+                if value < values[row, slot]:
+                    if values[row, slot] == _EMPTY:
+                        filled += 1
+                    values[row, slot] = value
+
+
+def jaccard_kernel(
+    hashes: np.ndarray, starts: np.ndarray, left: np.ndarray, right: np.ndarray, threshold: float, values: np.ndarray
+) -> None:
+    """Compiled. Jaccard of the sets of hashes of texts left[i] and right[i]; 0 where it is below `threshold`."""
+    longest = 1
+    for text in range(len(starts) - 1):
+        longest = max(longest, starts[text + 1] - starts[text])
+    size = 1
+    while size < 4 * longest:
+        size *= 2
+    mask = np.uint64(size - 1)
+    table = np.zeros(size, np.uint64)
+    marks = np.zeros(size, np.int64)  # 2·pair + 1: in the left text; 2·pair + 2: also, or only, in the right one
+    for pair in range(len(left)):
+        mark = 2 * pair + 1
+        union = 0
+        shared = 0
+        for at in range(starts[left[pair]], starts[left[pair] + 1]):
+            slot = hashes[at] & mask
+            while marks[slot] >= mark and table[slot] != hashes[at]:
+                slot = (slot + _1) & mask
+            if marks[slot] < mark:
+                table[slot] = hashes[at]
+                marks[slot] = mark
+                union += 1
+        needed = threshold * union
+        end = starts[right[pair] + 1]
+        for at in range(starts[right[pair]], end):
+            if shared + (end - at) < needed:
+                break
+            slot = hashes[at] & mask
+            while marks[slot] >= mark and table[slot] != hashes[at]:
+                slot = (slot + _1) & mask
+            if marks[slot] == mark:
+                shared += 1
+            elif marks[slot] < mark:
+                table[slot] = hashes[at]
+                union += 1
+            marks[slot] = mark + 1
+        values[pair] = shared / union if union and shared / union >= threshold else 0.0

@@ -1,0 +1,44 @@
+import pytest
+from pydantic import ValidationError
+
+from feedback_assets.sources.source import Source
+
+KIND = {"kind": "'preference'"}
+
+
+def source(**columns):
+    return Source(name="s", path="x.csv", columns={**KIND, **columns})
+
+
+def test_a_plain_string_stands_for_its_expression():
+    assert source(label="winner").columns["label"].expr == "winner"
+    assert source(label="winner") == source(label={"expr": "winner"})
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"lable": "x"}, "did you mean 'label'"),
+        ({"row_id": "x"}, "'row_id' is no column that a source fills"),
+        ({"batch": "x"}, "beside `columns`"),
+        ({"label": "COUNT(x)"}, "COUNT is refused"),
+        ({"collected_at": {"expr": "x", "timezone": "Europe/Berln"}}, "did you mean 'Europe/Berlin'"),
+        ({"label": {"expr": "x", "unit": "s"}}, "for times only"),
+        ({"label": {"expr": "x", "format": "text"}}, "for times and the prompt only"),
+        ({"prompt": {"expr": "x", "format": "chat"}}, "known: text, turns, roles, anthropic"),
+        ({"collected_at": {"expr": "x", "format": "%Y", "unit": "s"}}, "not both"),
+        ({"collected_at": {"expr": "x", "zone": "UTC"}}, "Extra inputs"),
+    ],
+)
+def test_a_wrong_mapping_is_refused_with_the_way_to_mend_it(columns, message):
+    with pytest.raises(ValidationError, match=message):
+        source(**columns)
+
+
+def test_kind_is_required():
+    with pytest.raises(ValidationError, match="`kind` is required"):
+        Source(name="s", path="x.csv", columns={"label": "x"})
+
+
+def test_what_is_pinned_holds_no_path_of_this_machine(tmp_path):
+    assert source().pinned()["path"] == "x.csv"

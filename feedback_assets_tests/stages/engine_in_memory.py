@@ -1,0 +1,53 @@
+"""An engine that runs the real functions and remembers results in a dictionary."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import polars as pl
+
+from feedback_assets.digests import digest, fingerprint
+from feedback_assets.engine.engine import ContentPart
+
+
+class EngineInMemory:
+    """Counts how often it had to compute, so that a test can say what was remembered."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, pl.DataFrame] = {}
+        self.computed: list[str] = []
+
+    def map(
+        self,
+        function: Callable[..., pl.DataFrame],
+        parts: Sequence[ContentPart],
+        *,
+        broadcast: Sequence[Any] = (),
+        parameters: Any = None,
+    ) -> list[pl.DataFrame]:
+        results = []
+        for index, part in enumerate(parts):
+            extra = (broadcast[index],) if broadcast else ()
+            key = [part.digest, *(None if value is None else fingerprint(value) for value in extra)]
+            results.append(self._run(function, key, parameters, (part.frame, parameters, *extra)))
+        return results
+
+    def scan(
+        self,
+        function: Callable[..., pl.DataFrame],
+        parts: Sequence[tuple[str, pl.DataFrame]],
+        *,
+        parameters: Any = None,
+    ) -> list[pl.DataFrame]:
+        frames = [frame for _, frame in parts]
+        return [
+            self._run(function, [d for d, _ in parts[: i + 1]], parameters, (frames[:i], frames[i], parameters))
+            for i in range(len(parts))
+        ]
+
+    def _run(self, function: Callable[..., pl.DataFrame], key: Any, parameters: Any, arguments: Any) -> pl.DataFrame:
+        name = function.__qualname__
+        full = digest([name, key, parameters])
+        if full not in self.known:
+            self.computed.append(name)
+            self.known[full] = function(*arguments)
+        return self.known[full]
