@@ -18,19 +18,28 @@ LONGEST = 10_000
 """Characters that an expression may have: parsers recurse."""
 
 FUNCTIONS = frozenset(
-    ["abs", "array_contains", "array_get", "array_length", "array_lower", "array_mean", "array_reverse", "array_sum", "array_to_string", "array_unique", "array_upper", "bit_and", "bit_count", "bit_or", "bit_xor", "cast", "cbrt", "ceil", "ceiling", "char_length", "character_length", "coalesce", "concat", "concat_ws", "date", "date_part", "div", "ends_with", "exp", "floor", "greatest", "if", "ifnull", "initcap", "least", "left", "length", "ln", "log", "log10", "log1p", "log2", "lower", "lpad", "ltrim", "mod", "normalize", "nullif", "octet_length", "position", "pow", "power", "regexp_like", "regexp_replace", "replace", "reverse", "right", "round", "rpad", "rtrim", "sign", "split_part", "sqrt", "starts_with", "strftime", "string_to_array", "strpos", "strptime", "substr", "substring", "timestamp", "trim", "try_cast", "upper"]
+    """
+    abs array_contains array_get array_length array_lower array_mean array_reverse array_sum array_to_string
+    array_unique array_upper bit_and bit_count bit_or bit_xor cast cbrt ceil ceiling char_length character_length
+    coalesce concat concat_ws date date_part div ends_with exp floor greatest if ifnull initcap least left length
+    ln log log10 log1p log2 lower lpad ltrim mod normalize nullif octet_length position pow power regexp_like
+    regexp_replace replace reverse right round rpad rtrim sign split_part sqrt starts_with strftime
+    string_to_array strpos strptime substr substring timestamp trim try_cast upper
+    """.split()  # noqa: SIM905
 )
 """Functions of one row that an expression may call."""
 
 _BEFORE_PAREN = frozenset(["and", "between", "case", "else", "ilike", "in", "is", "like", "not", "or", "then", "when"])
 _TYPES_WITH_SIZE = frozenset(["char", "decimal", "numeric", "varchar"])
+_QUERY = ("select", "from", "with", "values", "table", "unnest", "exists", "any", "all", "some", "union", "intersect")
+_WINDOW = ("over", "qualify", "partition", "filter", "within")
+_CLOCK = ("now", "today", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp")
+_AGGREGATE = ("avg", "count", "first", "last", "max", "median", "min", "quantile", "stddev", "sum", "var")
 _REFUSED = {
-    **dict.fromkeys(["select", "from", "with", "values", "table", "unnest", "exists", "any", "all", "some", "union", "intersect", "except"], "query"),
-    **dict.fromkeys(["over", "qualify", "partition", "filter", "within"], "window"),
-    **dict.fromkeys(
-        ["now", "today", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp", "current_user"], "clock"
-    ),
-    **dict.fromkeys(["avg", "count", "first", "last", "max", "median", "min", "quantile", "stddev", "sum", "var"], "aggregate"),
+    **dict.fromkeys(_QUERY, "query"),
+    **dict.fromkeys(_WINDOW, "window"),
+    **dict.fromkeys(_CLOCK, "clock"),
+    **dict.fromkeys(_AGGREGATE, "aggregate"),
 }
 _WHY = {
     "query": "an expression has no subquery and no table",
@@ -50,17 +59,6 @@ _TOKEN = re.compile(
 )
 
 
-def _check(text: str) -> str:
-    _check_text(text)
-    _check_tree(text)
-    _compile(text)
-    return text
-
-
-Sql = Annotated[str, AfterValidator(_check)]
-"""A Polars SQL expression in the policy; what is refused is a ValueError of one line."""
-
-
 @lru_cache(maxsize=4096)
 def expression(text: str) -> pl.Expr:
     """The Polars expression that `text` says.
@@ -71,6 +69,15 @@ def expression(text: str) -> pl.Expr:
     _check_text(text)
     _check_tree(text)
     return _compile(text)
+
+
+def _checked(text: str) -> str:
+    expression(text)
+    return text
+
+
+Sql = Annotated[str, AfterValidator(_checked)]
+"""A Polars SQL expression in the policy; what is refused is a ValueError of one line."""
 
 
 def columns_of(text: str) -> tuple[str, ...]:
@@ -96,7 +103,7 @@ def _check_text(text: str) -> None:
         if kind == "word":
             _check_word(token.lower(), before[1].lower(), after)
         elif kind == "name" and (after == "(" or _means_several(token)):
-            raise ValueError(f"{token} is refused: a quoted name is one column, neither a function nor a pattern")
+            raise ValueError(f"{token!r} is refused: a quoted name is one column, neither a function nor a pattern")
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
@@ -112,15 +119,15 @@ def _tokens(text: str) -> list[tuple[str, str]]:
         kind = str(found.lastgroup)
         touches = previous in ("word", "number") or (kind == "name" and previous == "text")
         if kind in ("text", "name") and (touches or (tokens and tokens[-1][0] == kind)):
-            raise ValueError(f"{found.group()[:20]} is refused: an operator must stand between it and what is before")
+            raise ValueError(f"{found.group()[:20]!r} is refused: an operator must stand between it and what is before")
         if kind != "space":
             tokens.append((kind, found.group()))
         at, previous = found.end(), kind
     return tokens
 
 
-def _means_several(token: str) -> bool:
-    return token == '"*"' or (token.startswith('"^') and token.endswith('$"'))
+def _means_several(name: str) -> bool:
+    return name == '"*"' or (name.startswith('"^') and name.endswith('$"'))
 
 
 def _check_word(word: str, before: str, after: str) -> None:
@@ -132,12 +139,14 @@ def _check_word(word: str, before: str, after: str) -> None:
         return
     refused = _REFUSED.get(word)
     if refused and (refused != "aggregate" or after == "("):
-        raise ValueError(f'{word.upper()} is refused: {_WHY[refused]} (a column of that name is written "{word}")')
+        raise ValueError(
+            f'the word {word.upper()} is refused: {_WHY[refused]} (a column of that name is written "{word}")'
+        )
     known = FUNCTIONS | _BEFORE_PAREN | _TYPES_WITH_SIZE
     if after == "(" and word not in known:
         close = get_close_matches(word, FUNCTIONS, n=1)
         hint = f"did you mean {close[0].upper()}?" if close else "known: " + ", ".join(sorted(FUNCTIONS))
-        raise ValueError(f"{word.upper()} is no function that an expression may call; {hint}")
+        raise ValueError(f"there is no function {word.upper()} that an expression may call; {hint}")
 
 
 def _check_tree(text: str) -> None:

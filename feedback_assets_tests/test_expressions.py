@@ -74,7 +74,7 @@ def test_what_is_no_expression_of_one_row_is_refused_in_one_line(text):
 
 
 def test_a_misspelled_function_is_answered_with_the_nearest():
-    with pytest.raises(ValueError, match="LOWR is no function.*LOWER"):
+    with pytest.raises(ValueError, match=r"no function LOWR .*LOWER"):
         expression("LOWR(a)")
 
 
@@ -93,7 +93,11 @@ def test_a_policy_that_holds_a_refused_expression_does_not_load():
 
 
 PIECES = st.sampled_from(
-    ["a", "n", "(", ")", ",", "'", "''", '"', ";", "--", "/*", "*/", "$$", "`", "\\", ".", "::", "||", "+", "-", "IN", "SELECT", "FROM", "WITH", "VALUES", "TABLE", "read_csv", "read_parquet", "'/etc/passwd'", "'http://localhost:1/x'", "NOW", "CURRENT_DATE", "LOCALTIMESTAMP", "EXISTS", "ANY", "OVER", "CASE", "WHEN", "THEN", "END", "1", "*", "E", "N", "U&", "[", "]", "->", "'\\'", "UPPER", "CAST", "AS", "DATE", "TIMESTAMP", "'now'", "\n"]
+    r"""
+    a n ( ) , '' " ; -- /* */ $$ ` . :: || + - 1 * IN SELECT FROM WITH VALUES TABLE EXISTS ANY OVER CASE WHEN THEN END
+    read_csv read_parquet '/no/such' 'http://localhost:1/x' NOW CURRENT_DATE LOCALTIMESTAMP E N U& [ ] -> '\' UPPER
+    CAST AS DATE TIMESTAMP 'now'
+    """.split()  # noqa: SIM905
 )
 
 
@@ -103,7 +107,8 @@ def test_no_mixture_of_sql_reaches_a_file_an_address_or_a_clock(pieces, joint):
     text = joint.join(pieces)
     try:
         compiled = expression(text)
-    except ValueError:
+    except ValueError as error:
+        assert "os error" not in str(error).lower()
         return
     written = str(compiled).lower()
     assert "subplan" not in written

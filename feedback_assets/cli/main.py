@@ -16,8 +16,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Human feedback becomes a training set with its provenance.",
 )
-Policy = Annotated[Path | None, typer.Option("--policy", help="The policy file. Default: the synthetic sample.", show_default=False)]
-Store = Annotated[Path | None, typer.Option("--store", help="The store. Default: `store` beside the policy.", show_default=False)]
+Policy = Annotated[
+    Path | None, typer.Option("--policy", help="The policy file. Default: the synthetic sample.", show_default=False)
+]
+Store = Annotated[
+    Path | None, typer.Option("--store", help="The store. Default: `store` beside the policy.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
 
 
@@ -38,7 +42,10 @@ def main() -> None:
     except BrokenPipeError:
         code = 0
     except Exception as error:  # noqa: BLE001  the last resort: still one line
-        code = _say(f"internal error, please report it: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", 2)
+        code = _say(
+            f"internal error, please report it: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            2,
+        )
     sys.exit(code or 0)
 
 
@@ -93,7 +100,10 @@ def ui(
     project = open_project(policy, store)
     home = dagster_home(project)
     os.environ |= {POLICY: str(project.path), STORE: str(project.store.root), "DAGSTER_HOME": str(home)}
-    print(f"policy  {project.path}\nstore   {project.store.root}\nUI      http://{host}:{port}   (Ctrl-C stops it)", flush=True)  # noqa: T201
+    print(
+        f"policy  {project.path}\nstore   {project.store.root}\nUI      http://{host}:{port}   (Ctrl-C stops it)",
+        flush=True,
+    )  # noqa: T201
     command = [sys.executable, "-m", "dagster", "dev", "-m", "feedback_assets.definitions", "-p", str(port), "-h", host]
     os.chdir(project.folder)
     os.execv(sys.executable, command)  # noqa: S606
@@ -110,7 +120,9 @@ def releases(policy: Policy = None, store: Store = None, as_json: Json = False) 
     entries = []
     for entry in listed(project.store):
         content = read(project.store, entry["id"]).content
-        entries.append({**entry, "records": content["annotations"]["records"], "examples": content["annotations"]["examples"]})
+        entries.append(
+            {**entry, "records": content["annotations"]["records"], "examples": content["annotations"]["examples"]}
+        )
     if as_json:
         _print_json(entries)
     else:
@@ -119,7 +131,9 @@ def releases(policy: Policy = None, store: Store = None, as_json: Json = False) 
 
 @app.command()
 def questions(
-    release: Annotated[str, typer.Argument(help="A release's id or its beginning, its number, `latest`, or a manifest file.")],
+    release: Annotated[
+        str, typer.Argument(help="A release's id or its beginning, its number, `latest`, or a manifest file.")
+    ],
     policy: Policy = None,
     store: Store = None,
     as_json: Json = False,

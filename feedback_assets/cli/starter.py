@@ -17,7 +17,9 @@ def write_starter(folder: Path) -> list[Path]:
         raise FeedbackError(f"{folder}: exists and is not empty; name a new folder")
     written = []
     with as_file(files("feedback_assets").joinpath("starter")) as starter:
-        for source in sorted(path for path in starter.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")):
+        for source in sorted(
+            path for path in starter.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
+        ):
             target = folder / source.relative_to(starter)
             target.parent.mkdir(parents=True, exist_ok=True)
             copyfile(source, target)

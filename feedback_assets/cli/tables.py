@@ -48,7 +48,9 @@ def progress(*, quiet: bool) -> Iterator[Listener]:
         elif commit is not None:
             seconds = sum(commit.circumstances["seconds"].values())
             bar.advance(task)
-            bar.console.print(Text(f"  {asset:<17} {commit.content['rows_out']:>9,} rows  {seconds:5.1f} s", style="dim")) if not bar.disable else None
+            bar.console.print(
+                Text(f"  {asset:<17} {commit.content['rows_out']:>9,} rows  {seconds:5.1f} s", style="dim")
+            ) if not bar.disable else None
 
     with bar:
         yield listen
@@ -70,7 +72,8 @@ def run_as_json(ran: Ran) -> dict[str, Any]:
                 "code_version": commit.code_version,
                 "checks": {"passed": sum(c["status"] == "passed" for c in commit.checks), "failed": commit.failed},
                 "drift": {
-                    entry["column"]: {key: entry[key] for key in ("psi", "kl", "ks")} for entry in commit.content["drift"]
+                    entry["column"]: {key: entry[key] for key in ("psi", "kl", "ks")}
+                    for entry in commit.content["drift"]
                 },
             }
             for name, commit in ran.commits.items()
@@ -88,13 +91,27 @@ def show_run(project: Project, ran: Ran, *, sample: bool) -> None:
     """The table that a run ends with, and where everything lies."""
     console = _console()
     if sample:
-        console.print("Synthetic sample: generated text, made-up annotators. Nothing in it was said by anyone.\n", style="yellow")
+        console.print(
+            "Synthetic sample: generated text, made-up annotators. Nothing in it was said by anyone.\n", style="yellow"
+        )
     table = Table(box=None, pad_edge=False, header_style="bold", row_styles=["", "dim"])
-    for name, right in (("stage", 0), ("rows in", 1), ("rows out", 1), ("fates by rule", 0), ("checks", 0), ("drift (PSI)", 0)):
+    for name, right in (
+        ("stage", 0),
+        ("rows in", 1),
+        ("rows out", 1),
+        ("fates by rule", 0),
+        ("checks", 0),
+        ("drift (PSI)", 0),
+    ):
         table.add_column(name, justify="right" if right else "left", no_wrap=name == "stage", overflow="fold")
     for name, commit in ran.commits.items():
         table.add_row(
-            name, f"{commit.content['rows_in']:,}", f"{commit.content['rows_out']:,}", _fates(commit), _checks(commit), _drift(commit)
+            name,
+            f"{commit.content['rows_in']:,}",
+            f"{commit.content['rows_out']:,}",
+            _fates(commit),
+            _checks(commit),
+            _drift(commit),
         )
     console.print(table)
     console.print()
@@ -103,7 +120,9 @@ def show_run(project: Project, ran: Ran, *, sample: bool) -> None:
             console.print(f"notice    {name}: {change}", style="yellow")
     if ran.release is not None:
         console.print(f"release   {ran.release.id}", style="bold", soft_wrap=True)
-        console.print(f"manifest  {_near(project.store.path(f'releases/{ran.release.id}/manifest.json'))}", soft_wrap=True)
+        console.print(
+            f"manifest  {_near(project.store.path(f'releases/{ran.release.id}/manifest.json'))}", soft_wrap=True
+        )
         for folder in training_files(project.store, ran.release):
             console.print(f"training  {_near(folder)}", soft_wrap=True)
     where = "" if sample else f" --policy {_near(project.path)} --store {_near(project.store.root)}"
@@ -125,7 +144,10 @@ def _fates(commit: Commit) -> Text:
 
 
 def _checks(commit: Commit) -> Text:
-    counts = {status: sum(c["status"] == status for c in commit.checks) for status in ("passed", "failed", "error", "inconclusive")}
+    counts = {
+        status: sum(c["status"] == status for c in commit.checks)
+        for status in ("passed", "failed", "error", "inconclusive")
+    }
     blocked = set(commit.failed)
     text = Text(f"{counts['passed']} passed")
     for check in commit.checks:
@@ -161,7 +183,9 @@ def show_releases(project: Project, entries: list[dict[str, Any]]) -> None:
     for name in ("number", "release", "records", "examples", "made at"):
         table.add_column(name, justify="right" if name in ("number", "records", "examples") else "left", no_wrap=True)
     for entry in entries:
-        table.add_row(str(entry["number"]), entry["id"][:16], f"{entry['records']:,}", f"{entry['examples']:,}", entry["made_at"])
+        table.add_row(
+            str(entry["number"]), entry["id"][:16], f"{entry['records']:,}", f"{entry['examples']:,}", entry["made_at"]
+        )
     console.print(table)
 
 
@@ -171,13 +195,21 @@ def show_questions(answered: dict[str, Any]) -> None:
     console.print(f"release {answered['release']}\n", style="bold", soft_wrap=True)
     told = answered["annotations"]
     console.print("1. Which annotations are in it, and which guideline version produced each?", style="bold")
-    console.print(f"   {told['records']:,} records, {told['examples']:,} examples; the manifest lists each by its row_id.")
+    console.print(
+        f"   {told['records']:,} records, {told['examples']:,} examples; the manifest lists each by its row_id."
+    )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("  records", "task", "guideline", "text digest", "how it is known"):
         table.add_column(name, justify="right" if name == "  records" else "left")
     for entry in told["by_guideline"]:
         known = f"{entry['status']}: {entry['meaning']}"
-        table.add_row(f"{entry['records']:,}", entry["task"] or "–", entry["guideline"] or "–", (entry["digest"] or "–")[:12], known)
+        table.add_row(
+            f"{entry['records']:,}",
+            entry["task"] or "–",
+            entry["guideline"] or "–",
+            (entry["digest"] or "–")[:12],
+            known,
+        )
     console.print(table)
     _incomplete(console, told)
     console.print("2. Which transformations were applied, and what is each rule pinned to?", style="bold")
@@ -238,14 +270,29 @@ def show_trace(traced: list[dict[str, Any]]) -> None:
     console = _console()
     for entry in traced:
         record = entry["record"]
-        console.print(f"row_id {entry['row_id']}" + ("" if record is None else f"  ({record['source']} / {record['feedback_id']})"), style="bold", soft_wrap=True)
+        console.print(
+            f"row_id {entry['row_id']}"
+            + ("" if record is None else f"  ({record['source']} / {record['feedback_id']})"),
+            style="bold",
+            soft_wrap=True,
+        )
         for delivery in entry["deliveries"]:
             rule = f": {delivery['rule']}" if delivery["rule"] else ""
-            batch = f"{delivery['batch']} line {delivery['line']}" if "batch" in delivery else f"arrival {delivery['arrival']} line {delivery['line']}"
+            batch = (
+                f"{delivery['batch']} line {delivery['line']}"
+                if "batch" in delivery
+                else f"arrival {delivery['arrival']} line {delivery['line']}"
+            )
             console.print(f"  ingested          {delivery['fate']}{rule}  from {batch}", soft_wrap=True)
         if record is not None:
-            said = {key: value for key, value in record.items() if value is not None and key not in ("source", "batch", "line", "feedback_id")}
-            console.print("                    " + ", ".join(f"{key} {value}" for key, value in said.items()), style="dim")
+            said = {
+                key: value
+                for key, value in record.items()
+                if value is not None and key not in ("source", "batch", "line", "feedback_id")
+            }
+            console.print(
+                "                    " + ", ".join(f"{key} {value}" for key, value in said.items()), style="dim"
+            )
         for step in entry["steps"]:
             version = f" v{step['rule_version']}" if step["rule_version"] else ""
             rule = f": {step['rule']}{version}" if step["rule"] else ""
@@ -256,4 +303,7 @@ def show_trace(traced: list[dict[str, Any]]) -> None:
             if added:
                 shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in added.items())
                 console.print(f"                    {shown}", style="dim")
-        console.print("  in the release" if entry["in_release"] else "  not in the release", style="green" if entry["in_release"] else "yellow")
+        console.print(
+            "  in the release" if entry["in_release"] else "  not in the release",
+            style="green" if entry["in_release"] else "yellow",
+        )

@@ -105,7 +105,9 @@ class Commits:
             ) from None
         commit = Commit(number, value["content"], value["circumstances"])
         if commit.data_version != commit.snapshot.data_version:
-            raise FeedbackError(f"{self.store.uri(key)}: its data version is not that of its parts; materialize {asset} again")
+            raise FeedbackError(
+                f"{self.store.uri(key)}: its data version is not that of its parts; materialize {asset} again"
+            )
         return commit
 
     def of_run(self, asset: str, run_id: str) -> Commit | None:

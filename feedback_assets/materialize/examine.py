@@ -60,7 +60,9 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
     if stage.name in REGISTRIES:
         return required
     required["conservation"] = Required(
-        True, "each row that came in has exactly one fate, and the rows that went out are those that were kept", DEFINITION
+        True,
+        "each row that came in has exactly one fate, and the rows that went out are those that were kept",
+        DEFINITION,
     )
     if isinstance(section, IngestedSection):
         required["quarantined_share"] = Required(
@@ -69,7 +71,9 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
             {"type": "quarantined_share", "limit": section.max_quarantined_share},
         )
         return required
-    allowed = {f"{column}={value}": reason for (column, value), reason in sorted(monitoring.allowed(stage.name).items())}
+    allowed = {
+        f"{column}={value}": reason for (column, value), reason in sorted(monitoring.allowed(stage.name).items())
+    }
     required["loss_by_group"] = Required(
         True,
         "no source, batch, category, guideline version or origin lost all its rows, unless the policy expects it",
@@ -155,9 +159,7 @@ def _examine(examined: Examined, required: dict[str, Required]) -> dict[str, Any
         results += more
     by_name = {result.name: result for result in results}
     # The gate asks for exactly this set; a check that was lost on the way must not pass for one that passed.
-    found["checks"] = [
-        {**_result(by_name.get(name), name, check)} for name, check in required.items()
-    ]
+    found["checks"] = [{**_result(by_name.get(name), name, check)} for name, check in required.items()]
     return found
 
 
@@ -180,7 +182,12 @@ def _result(result: CheckResult | None, name: str, check: Required) -> dict[str,
             "observed": {},
         }
     value = result.as_json()
-    return {**value, "blocking": check.blocking, "definition": check.definition, "definition_digest": check.definition_digest}
+    return {
+        **value,
+        "blocking": check.blocking,
+        "definition": check.definition,
+        "definition_digest": check.definition_digest,
+    }
 
 
 def _signals(
@@ -224,7 +231,8 @@ def _signals(
         found["baseline"] = [entry.as_json() for entry in held]
         results += [
             replace(
-                drift_check("baseline", entry.as_json(), monitoring.limits.psi, blocking=True), name=f"baseline__{entry.name}"
+                drift_check("baseline", entry.as_json(), monitoring.limits.psi, blocking=True),
+                name=f"baseline__{entry.name}",
             )
             for entry in held
         ]
@@ -246,7 +254,9 @@ def _intake_conserves(after: pl.LazyFrame, fates: pl.LazyFrame) -> CheckResult:
     total = sum(counted.values())
     passed = rows == distinct == counted.get("kept", 0) and deliveries == total
     parts = ", ".join(f"{count:,} {fate}" for fate, count in sorted(counted.items()))
-    return _check("conservation", "conservation", passed, f"{total:,} records arrived: {parts}; {rows:,} rows went on", counted)
+    return _check(
+        "conservation", "conservation", passed, f"{total:,} records arrived: {parts}; {rows:,} rows went on", counted
+    )
 
 
 def _quarantined_share(fates: pl.LazyFrame, required: Required) -> CheckResult:
@@ -262,7 +272,9 @@ def _quarantined_share(fates: pl.LazyFrame, required: Required) -> CheckResult:
 
 
 def _drift_check(drifts: Sequence[ColumnDrift], required: Required) -> CheckResult:
-    moved = sorted((d for d in drifts if d.verdict == "moved" and d.drift), key=lambda d: -(d.drift.psi if d.drift else 0))
+    moved = sorted(
+        (d for d in drifts if d.verdict == "moved" and d.drift), key=lambda d: -(d.drift.psi if d.drift else 0)
+    )
     unsure = [d.name for d in drifts if d.verdict == "inconclusive"]
     limit = required.definition["psi"]
     if moved:
@@ -272,22 +284,44 @@ def _drift_check(drifts: Sequence[ColumnDrift], required: Required) -> CheckResu
     if unsure:
         sentence += f"; too few rows to tell: {', '.join(unsure)}"
     status = "failed" if moved else "inconclusive" if unsure and len(unsure) == len(drifts) else "passed"
-    return _check("drift", "drift", status == "passed", sentence, {"moved": [d.name for d in moved], "inconclusive": unsure}, status)
+    return _check(
+        "drift",
+        "drift",
+        status == "passed",
+        sentence,
+        {"moved": [d.name for d in moved], "inconclusive": unsure},
+        status,
+    )
 
 
 def _loss_check(losses: Sequence[GroupLoss], required: Required) -> CheckResult:
     allowed, limit = required.definition["allowed"], required.definition["lost_share"]
-    beyond = [loss for loss in losses if loss.rows and loss.share >= limit and f"{loss.column}={loss.value}" not in allowed]
+    beyond = [
+        loss for loss in losses if loss.rows and loss.share >= limit and f"{loss.column}={loss.value}" not in allowed
+    ]
     named = [f"{loss.column}={loss.value} lost {loss.lost:,} of {loss.rows:,} rows" for loss in beyond[:5]]
     more = f" (and {len(beyond) - 5} more)" if len(beyond) > 5 else ""
-    sentence = "; ".join(named) + more + "; if this is meant, name it under monitoring.allowed_losses" if beyond else (
-        f"{len(losses)} groups, none lost {'all' if limit == 1 else f'{limit:.0%} of'} its rows"
+    sentence = (
+        "; ".join(named) + more + "; if this is meant, name it under monitoring.allowed_losses"
+        if beyond
+        else (f"{len(losses)} groups, none lost {'all' if limit == 1 else f'{limit:.0%} of'} its rows")
     )
-    return _check("loss_by_group", "loss", not beyond, sentence, {"groups": len(losses), "beyond": [e.as_json() for e in beyond[:50]]})
+    return _check(
+        "loss_by_group",
+        "loss",
+        not beyond,
+        sentence,
+        {"groups": len(losses), "beyond": [e.as_json() for e in beyond[:50]]},
+    )
 
 
 def _check(
-    name: str, kind: Any, passed: bool, meaning: str, observed: dict[str, Any], status: Any = None  # noqa: FBT001
+    name: str,
+    kind: Any,
+    passed: bool,
+    meaning: str,
+    observed: dict[str, Any],
+    status: Any = None,  # noqa: FBT001
 ) -> CheckResult:
     return CheckResult(
         name=name,

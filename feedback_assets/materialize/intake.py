@@ -126,7 +126,14 @@ def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, 
     mapping = source.pinned()
     # Where the file lies does not change what is in it.
     mapping.pop("path")
-    code = [code_digest(name) for name in ("feedback_assets.stages.ingested", "feedback_assets.sources.files", "feedback_assets.sources.mapping")]
+    code = [
+        code_digest(name)
+        for name in (
+            "feedback_assets.stages.ingested",
+            "feedback_assets.sources.files",
+            "feedback_assets.sources.mapping",
+        )
+    ]
     name = digest(["file", code, key, mapping, CONTENT_PART_ROWS])
     known = memo.get(name)
     if known is not None:
@@ -145,7 +152,9 @@ def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, 
     ]
     fingerprints = pl.Series("content_part", [part.fingerprint for part in content], pl.String)
     rows = intake.rows.with_columns(
-        fingerprints.gather((intake.rows.get_column("content_row") // CONTENT_PART_ROWS).cast(pl.UInt32)).alias("content_part"),
+        fingerprints.gather((intake.rows.get_column("content_row") // CONTENT_PART_ROWS).cast(pl.UInt32)).alias(
+            "content_part"
+        ),
         pl.col("content_row") % CONTENT_PART_ROWS,
     )
     quarantined = pl.concat([mapped.quarantined, intake.quarantined]).sort("line", "reason", nulls_last=True)
@@ -212,5 +221,3 @@ def _content(snapshots: list[Snapshot]) -> Table:
         for part in table.parts:
             seen.setdefault(part.fingerprint, part)
     return Table(dict(tables[0].schema), tuple(seen.values()))
-
-

@@ -21,7 +21,17 @@ from feedback_assets.policy import Pinned, Section
 from feedback_assets.snapshots.snapshot import Part, Snapshot, Table, scan, scan_part, write_table
 from feedback_assets.stages.stage import Inputs, Output, Stage
 
-PINNED_PACKAGES = ("feedback-assets", "dagster", "polars", "great-expectations", "scipy", "numpy", "pyarrow", "polars-hash", "numba")
+PINNED_PACKAGES = (
+    "feedback-assets",
+    "dagster",
+    "polars",
+    "great-expectations",
+    "scipy",
+    "numpy",
+    "pyarrow",
+    "polars-hash",
+    "numba",
+)
 
 
 def resolve(project: Project, asset: str, run: Mapping[str, Commit] | None = None) -> dict[str, Commit]:
@@ -59,7 +69,12 @@ def chain(project: Project, commits: Mapping[str, Commit]) -> dict[str, Commit]:
 
 
 def materialize(
-    project: Project, asset: str, *, run_id: str, inputs: Mapping[str, Commit] | None = None, now: datetime | None = None
+    project: Project,
+    asset: str,
+    *,
+    run_id: str,
+    inputs: Mapping[str, Commit] | None = None,
+    now: datetime | None = None,
 ) -> Commit:
     """Materialize one stage and return its commit record, failed checks included.
 
@@ -175,9 +190,7 @@ def _compute(project: Project, entry: Stage, section: Section, inputs: Mapping[s
     return _joined(entry.name, mapped)
 
 
-def _remembered(
-    project: Project, entry: Stage, section: Section, key: str, inputs: Inputs, primary: Table
-) -> Snapshot:
+def _remembered(project: Project, entry: Stage, section: Section, key: str, inputs: Inputs, primary: Table) -> Snapshot:
     known = project.memo.get(key)
     if known is not None:
         return known
@@ -216,7 +229,11 @@ def _parts(tables: list[Table]) -> tuple[Part, ...]:
 def _added(left: Any, right: Any) -> Any:
     """Counts of parts, added up key by key."""
     if isinstance(right, Mapping):
-        return {key: _added(left.get(key), right.get(key)) for key in dict.fromkeys((*left, *right))} if left else dict(right)
+        return (
+            {key: _added(left.get(key), right.get(key)) for key in dict.fromkeys((*left, *right))}
+            if left
+            else dict(right)
+        )
     return (left or 0) + (right or 0)
 
 
@@ -271,6 +288,8 @@ def _unversioned_changes(previous: Commit | None, section: Section) -> list[str]
         listed = name.split("/")[0]
         for old in previous.content["policy"].get(listed, []):
             same = old["id"] == entry.id and old["version"] == entry.version
-            if same and entry.content_digest() != digest({k: v for k, v in old.items() if k not in ("version", "reason")}):
+            if same and entry.content_digest() != digest(
+                {k: v for k, v in old.items() if k not in ("version", "reason")}
+            ):
                 changed.append(f"{name} v{entry.version}: its content changed; raise its version")
     return changed

@@ -51,7 +51,10 @@ def _asset(project: Project, stage: Stage, listener: Listener) -> dg.AssetsDefin
         description=stage.description,
         code_version=project.code_version(stage.name),
         check_specs=specs,
-        metadata={"policy": dg.MetadataValue.path(str(project.path)), "section": dg.MetadataValue.json(section.pinned())},
+        metadata={
+            "policy": dg.MetadataValue.path(str(project.path)),
+            "section": dg.MetadataValue.json(section.pinned()),
+        },
     )
     def _run(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         listener(stage.name, "started", None)
@@ -96,5 +99,3 @@ def _check_result(check: Mapping[str, Any]) -> dg.AssetCheckResult:
             "observed": dg.MetadataValue.json(check["observed"]),
         },
     )
-
-

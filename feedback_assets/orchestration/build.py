@@ -30,5 +30,8 @@ def dagster_home(project: Project) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     settings = home / "dagster.yaml"
     if not settings.exists():
-        settings.write_text(files("feedback_assets.orchestration").joinpath("dagster.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+        settings.write_text(
+            files("feedback_assets.orchestration").joinpath("dagster.yaml").read_text(encoding="utf-8"),
+            encoding="utf-8",
+        )
     return home

@@ -31,7 +31,11 @@ def failed_in_dagster(instance: dg.DagsterInstance, project: Project, inputs: Ma
 def _held(instance: dg.DagsterInstance, asset: str, check: str, storage_id: int) -> bool | None:
     key = dg.AssetCheckKey(dg.AssetKey(asset), check)
     for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=100):
-        evaluation = record.event.dagster_event.asset_check_evaluation_data if record.event and record.event.dagster_event else None
+        evaluation = (
+            record.event.dagster_event.asset_check_evaluation_data
+            if record.event and record.event.dagster_event
+            else None
+        )
         target = evaluation.target_materialization_data if evaluation else None
         if evaluation and target and target.storage_id == storage_id:
             return evaluation.passed or evaluation.severity != dg.AssetCheckSeverity.ERROR

@@ -10,7 +10,10 @@ from feedback_assets.sources.files import list_files
 
 JOB = "build_release"
 build_release = dg.define_asset_job(
-    JOB, selection=dg.AssetSelection.all(), description="Every stage from the batches to a release.", executor_def=dg.in_process_executor
+    JOB,
+    selection=dg.AssetSelection.all(),
+    description="Every stage from the batches to a release.",
+    executor_def=dg.in_process_executor,
 )
 daily = dg.ScheduleDefinition(
     name="daily",

@@ -22,7 +22,9 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
     metadata: dict[str, Any] = {
         "dagster/row_count": commit.content["rows_out"],
         "dagster/column_schema": dg.TableSchema(
-            columns=[dg.TableColumn(name, dtype, description=DESCRIPTIONS.get(name)) for name, dtype in table.schema.items()]
+            columns=[
+                dg.TableColumn(name, dtype, description=DESCRIPTIONS.get(name)) for name, dtype in table.schema.items()
+            ]
         ),
         "dagster/uri": str(project.store.root),
         COMMIT: commit.number,
@@ -37,7 +39,9 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         metadata["fates"] = _table(commit.content["fates"])
     if commit.content["drift"]:
         metadata["drift_against_input"] = _table([_shown(entry) for entry in commit.content["drift"]])
-        metadata.update({f"psi_{entry['column']}": entry["psi"] for entry in commit.content["drift"] if entry["psi"] is not None})
+        metadata.update(
+            {f"psi_{entry['column']}": entry["psi"] for entry in commit.content["drift"] if entry["psi"] is not None}
+        )
     for unit, size in commit.content["effective_sample_size"].items():
         metadata[f"effective_sample_size_{unit}"] = size["effective"]
     if commit.asset == "ingested":

@@ -1,6 +1,5 @@
 """The job in this process: what `feedback-assets run` does, with its events in the project's Dagster instance."""
 
-import logging
 import os
 from dataclasses import dataclass, field
 
@@ -13,6 +12,9 @@ from feedback_assets.orchestration.build import build_definitions, dagster_home
 from feedback_assets.orchestration.jobs import JOB
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.release import Release, listed, read
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+"""Dagster's own log stays in its event log; the terminal shows progress."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,11 @@ def run(project: Project, listener: Listener | None = None) -> Ran:
     """Run the whole job and return what came of it; a refusal is in `problems`, not raised."""
     home = dagster_home(project)
     os.environ["DAGSTER_HOME"] = str(home)
-    logging.getLogger("dagster").setLevel(logging.CRITICAL)
     definitions = build_definitions(project, listener)
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        result = definitions.resolve_job_def(JOB).execute_in_process(instance=instance, raise_on_error=False)
+        result = definitions.resolve_job_def(JOB).execute_in_process(
+            instance=instance, raise_on_error=False, run_config=QUIET
+        )
         problems = [
             event.step_failure_data.user_failure_data.description or ""
             if event.step_failure_data.user_failure_data
@@ -43,7 +46,9 @@ def run(project: Project, listener: Listener | None = None) -> Ran:
             if event.is_step_failure
         ]
     commits = {
-        stage.name: commit for stage in STAGES if (commit := project.commits.of_run(stage.name, result.run_id)) is not None
+        stage.name: commit
+        for stage in STAGES
+        if (commit := project.commits.of_run(stage.name, result.run_id)) is not None
     }
     mine = [entry["id"] for entry in listed(project.store) if entry["run_id"] == result.run_id]
     return Ran(result.run_id, commits, read(project.store, mine[-1]) if mine else None, problems)

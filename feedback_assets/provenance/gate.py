@@ -56,7 +56,9 @@ def gate(project: Project, commits: Mapping[str, Commit], beside: Sequence[str] 
             if result is None:
                 reasons.append(f"{asset}: the check {name} has no result for this version; materialize {asset} again")
             elif result["definition_digest"] != required.definition_digest:
-                reasons.append(f"{asset}: the check {name} ran with another limit than today's; materialize {asset} again")
+                reasons.append(
+                    f"{asset}: the check {name} ran with another limit than today's; materialize {asset} again"
+                )
             elif result["status"] not in ("passed", "inconclusive"):
                 reasons.append(f"{asset}: the check {name} {result['status']}: {result['meaning']}")
     return Verdict(asked, tuple(reasons))

@@ -72,7 +72,11 @@ def _transformations(content: Any, circumstances: Any) -> dict[str, Any]:
     unpinned = [name for name, version in circumstances["environment"].items() if version == "not installed"]
     return {
         "stages": [
-            {**entry, "policy": content["policy"][entry["asset"]], "checks": _checks(content["commits"][entry["asset"]])}
+            {
+                **entry,
+                "policy": content["policy"][entry["asset"]],
+                "checks": _checks(content["commits"][entry["asset"]]),
+            }
             for entry in content["transformations"]
         ],
         "environment": circumstances["environment"],
@@ -107,4 +111,8 @@ def _distribution(content: Any) -> dict[str, Any]:
     unsure = [name for name, entry in columns.items() if entry["verdict"] in ("inconclusive", "error")]
     incomplete = [f"nobody declared what {', '.join(undeclared)} should look like"] if undeclared else []
     incomplete += [f"{name}: {columns[name]['verdict']}" for name in unsure]
-    return {"columns": columns, "matches": not any(e["verdict"] in ("moved", "error") for e in columns.values()), "incomplete": incomplete}
+    return {
+        "columns": columns,
+        "matches": not any(e["verdict"] in ("moved", "error") for e in columns.values()),
+        "incomplete": incomplete,
+    }

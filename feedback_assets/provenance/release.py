@@ -19,7 +19,15 @@ from feedback_assets.digests import canonical_json, digest, file_digest, fingerp
 from feedback_assets.errors import FeedbackError, Refused
 from feedback_assets.exports.trl import INDEX, examples
 from feedback_assets.materialize.commit import Commit
-from feedback_assets.materialize.materialize import chain, content_parts, environment, materialize, pinned_entries, resolve, rows
+from feedback_assets.materialize.materialize import (
+    chain,
+    content_parts,
+    environment,
+    materialize,
+    pinned_entries,
+    resolve,
+    rows,
+)
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.gate import Verdict, gate
@@ -32,7 +40,15 @@ GUIDED = ("source", "batch", "task", "guideline", "guideline_status", "guideline
 ANNOTATION = (
     *("row_id", "source", "feedback_id", "batch", "arrival", "line", "revision", "kind", "label", "score", "item_id"),
     *("annotator_id", "annotator_kind", "collected_at", "guideline", "guideline_status", "guideline_digest"),
-    *("annotator_agreement", "annotator_agreement_n", "cluster_id", "assigned_split", "copies", "weight", "training_weight"),
+    *(
+        "annotator_agreement",
+        "annotator_agreement_n",
+        "cluster_id",
+        "assigned_split",
+        "copies",
+        "weight",
+        "training_weight",
+    ),
 )
 
 
@@ -54,12 +70,19 @@ class Release:
         if not isinstance(value, dict) or not {"id", "content", "circumstances"} <= value.keys():
             raise FeedbackError(f"{where}: not a release manifest; expected the keys id, content and circumstances")
         if digest(value["content"]) != value["id"]:
-            raise FeedbackError(f"{where}: the manifest was changed after the release: its content no longer has the digest {value['id'][:12]}")
+            raise FeedbackError(
+                f"{where}: the manifest was changed after the release: its content no longer has the digest {value['id'][:12]}"
+            )
         return cls(value["id"], value["content"], value["circumstances"])
 
 
 def release(
-    project: Project, *, run_id: str, inputs: Mapping[str, Commit] | None = None, beside: tuple[str, ...] = (), now: datetime | None = None
+    project: Project,
+    *,
+    run_id: str,
+    inputs: Mapping[str, Commit] | None = None,
+    beside: tuple[str, ...] = (),
+    now: datetime | None = None,
 ) -> tuple[Commit, Release | None]:
     """Pass the gate, materialize `training_set`, write its files and publish the manifest.
 
@@ -91,7 +114,14 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         "project": project.policy.project,
         "policy": project.policy.pinned(),
         "gate": {"asked": verdict.asked, "opens": verdict.opens},
-        "annotations": {**annotations, "index": {"rows": index.height, "schema": list(schema_of(index).items()), "fingerprint": fingerprint(index)}},
+        "annotations": {
+            **annotations,
+            "index": {
+                "rows": index.height,
+                "schema": list(schema_of(index).items()),
+                "fingerprint": fingerprint(index),
+            },
+        },
         "guidelines": _guidelines(project, commits["guidelines"]),
         "transformations": [_transformation(project, commits[entry.name]) for entry in STAGES if entry.name in commits],
         "distribution": commit.content["distribution"],
@@ -214,7 +244,9 @@ def _transformation(project: Project, commit: Commit) -> dict[str, Any]:
     return {**{key: commit.content[key] for key in keys}, "pinned": pinned}
 
 
-def _exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list[dict[str, Any]], list[tuple[str, dict[str, Any]]]]:
+def _exports(
+    project: Project, commits: Mapping[str, Commit]
+) -> tuple[list[dict[str, Any]], list[tuple[str, dict[str, Any]]]]:
     section = project.policy.training_set
     index = rows(project, commits["training_set"]).select(*INDEX, "content_part").collect()
     by_part = index.partition_by("content_part", as_dict=True, include_key=False, maintain_order=True)
@@ -245,7 +277,9 @@ def _exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list[dict
     return described, written
 
 
-def _export_part(project: Project, export: Export, realise: str, part: Any, index: pl.DataFrame) -> list[dict[str, Any]]:
+def _export_part(
+    project: Project, export: Export, realise: str, part: Any, index: pl.DataFrame
+) -> list[dict[str, Any]]:
     """The files of one export that hold the text of one part, remembered: a new batch writes its own files only."""
     store = project.store
     parameters = {**export.pinned(), "realise": realise}
@@ -263,7 +297,13 @@ def _export_part(project: Project, export: Export, realise: str, part: Any, inde
                 frame.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
             else:
                 frame.write_ndjson(scratch)
-            file = {"split": split, "rows": frame.height, "fingerprint": fingerprint(frame), "digest": file_digest(scratch), "bytes": scratch.stat().st_size}
+            file = {
+                "split": split,
+                "rows": frame.height,
+                "fingerprint": fingerprint(frame),
+                "digest": file_digest(scratch),
+                "bytes": scratch.stat().st_size,
+            }
             file["key"] = f"exports/{file['digest'][:2]}/{file['digest']}.{export.file}"
             store.put_file(file["key"], scratch)
         files.append(file)
@@ -283,5 +323,3 @@ def training_files(store: LocalStore, made: Release) -> list[Path]:
         for export in made.content["exports"]
         for split in export["splits"]
     ]
-
-

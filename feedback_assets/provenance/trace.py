@@ -11,7 +11,20 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.snapshots.snapshot import scan
 
-RECORD = ("source", "batch", "line", "feedback_id", "revision", "kind", "task", "category", "label", "score", "annotator_id", "collected_at")
+RECORD = (
+    "source",
+    "batch",
+    "line",
+    "feedback_id",
+    "revision",
+    "kind",
+    "task",
+    "category",
+    "label",
+    "score",
+    "annotator_id",
+    "collected_at",
+)
 GUIDELINE = ("guideline", "guideline_status", "guideline_digest", "annotator_agreement", "annotator_agreement_n")
 CLUSTER = ("cluster_id", "assigned_split")
 
@@ -35,11 +48,15 @@ def trace(project: Project, name: str, commits: dict[str, Commit] | None = None)
     ingested = commits["ingested"]
     tables = ingested.snapshot.tables
     rows = scan(project.store, tables["rows"])
-    found = rows.filter((pl.col("feedback_id") == name) | (pl.col("row_id") == name)).select("row_id", *RECORD).collect()
+    found = (
+        rows.filter((pl.col("feedback_id") == name) | (pl.col("row_id") == name)).select("row_id", *RECORD).collect()
+    )
     fates = scan(project.store, tables["fates"])
     quarantined = _quarantined(project, commits, name)
     if not found.height and not quarantined:
-        raise FeedbackError(f"no annotation {name!r} in {project.store.root}; ids are those of the source, or a row_id of 32 characters")
+        raise FeedbackError(
+            f"no annotation {name!r} in {project.store.root}; ids are those of the source, or a row_id of 32 characters"
+        )
     return [*[_followed(project, commits, record, fates) for record in found.to_dicts()], *quarantined]
 
 
@@ -59,7 +76,9 @@ def _quarantined(project: Project, commits: dict[str, Commit], name: str) -> lis
         {
             "row_id": hit["row_id"],
             "record": None,
-            "deliveries": [{"arrival": hit["arrival"], "line": hit["line"], "fate": "quarantined", "rule": hit["rule"]}],
+            "deliveries": [
+                {"arrival": hit["arrival"], "line": hit["line"], "fate": "quarantined", "rule": hit["rule"]}
+            ],
             "steps": [],
             "in_release": False,
         }
@@ -67,11 +86,15 @@ def _quarantined(project: Project, commits: dict[str, Commit], name: str) -> lis
     ]
 
 
-def _followed(project: Project, commits: dict[str, Commit], record: dict[str, Any], fates: pl.LazyFrame) -> dict[str, Any]:
+def _followed(
+    project: Project, commits: dict[str, Commit], record: dict[str, Any], fates: pl.LazyFrame
+) -> dict[str, Any]:
     row_id = record.pop("row_id")
     deliveries = (
         fates.filter(pl.col("row_id") == row_id)
-        .join(scan(project.store, commits["ingested"].snapshot.tables["batches"]).select("arrival", "batch"), on="arrival")
+        .join(
+            scan(project.store, commits["ingested"].snapshot.tables["batches"]).select("arrival", "batch"), on="arrival"
+        )
         .select("arrival", "batch", "line", "fate", "rule")
         .sort("arrival", "line")
         .collect()
@@ -87,9 +110,22 @@ def _followed(project: Project, commits: dict[str, Commit], record: dict[str, An
         fate = mine.row(0, named=True)
         out = fate["fate"] in ("kept", "copied")
         added = _added(project, commit, row_id) if out else {}
-        steps.append({"stage": asset, "code_version": commit.code_version, **{k: fate[k] for k in ("fate", "rule", "rule_version", "into", "copies")}, "added": added})
+        steps.append(
+            {
+                "stage": asset,
+                "code_version": commit.code_version,
+                **{k: fate[k] for k in ("fate", "rule", "rule_version", "into", "copies")},
+                "added": added,
+            }
+        )
     released = bool(steps) and steps[-1]["stage"] == "training_set" and out
-    return {"row_id": row_id, "record": _plain(record), "deliveries": deliveries.to_dicts(), "steps": steps, "in_release": released}
+    return {
+        "row_id": row_id,
+        "record": _plain(record),
+        "deliveries": deliveries.to_dicts(),
+        "steps": steps,
+        "in_release": released,
+    }
 
 
 def _added(project: Project, commit: Commit, row_id: str) -> dict[str, Any]:
@@ -109,5 +145,3 @@ def _added(project: Project, commit: Commit, row_id: str) -> dict[str, Any]:
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in values.items()}
-
-

@@ -3,7 +3,8 @@
 A conversion gives null for what does not convert; the caller compares with the raw value.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -27,7 +28,7 @@ _ROLES = {
     "system": "system",
 }
 _MARK = "\x1e"
-_ADVICE = {
+_ADVICE: dict[object, str] = {
     pl.String: "give text or a number",
     pl.Float64: "give a number, or text that is one",
     pl.Boolean: "give true, false, 1 or 0",
@@ -46,7 +47,7 @@ class Conversion:
 
     value: pl.Expr
     checked: bool = True
-    problem: pl.Expr = pl.lit(NOT_CONVERTIBLE)
+    problem: pl.Expr = field(default_factory=lambda: pl.lit(NOT_CONVERTIBLE))
 
 
 def convert(value: pl.Expr, dtype: pl.DataType, column: Column, mapping: ColumnMapping) -> Conversion:
@@ -64,8 +65,7 @@ def convert(value: pl.Expr, dtype: pl.DataType, column: Column, mapping: ColumnM
     base = column.dtype.base_type()
     if dtype == pl.Null:
         return Conversion(pl.lit(None, column.dtype), checked=False)
-    conversions = {pl.String: _text, pl.Float64: _number, pl.Boolean: _truth, pl.Datetime: _time, pl.List: _turns}
-    conversion = conversions[base](value, dtype, mapping)
+    conversion = _BY_TYPE[base](value, dtype, mapping)
     if conversion is None:
         raise NotThis(f"{mapping.expr!r} gives {dtype}, of which no {column.name} can be made; {_ADVICE[base]}")
     return conversion
@@ -224,3 +224,12 @@ def _complete(turns: pl.Expr) -> Conversion:
     element = pl.element().struct
     gap = turns.list.eval(element.field("role").is_null() | element.field("text").is_null()).list.any()
     return Conversion(pl.when(~gap).then(turns))
+
+
+_BY_TYPE: dict[object, Callable[[pl.Expr, pl.DataType, ColumnMapping], Conversion | None]] = {
+    pl.String: _text,
+    pl.Float64: _number,
+    pl.Boolean: _truth,
+    pl.Datetime: _time,
+    pl.List: _turns,
+}

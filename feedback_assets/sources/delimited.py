@@ -82,8 +82,8 @@ def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str) 
     quarantine = pl.concat(
         [pl.DataFrame(schema=QUARANTINE)] + [quarantined(source, batch, some, reason) for reason, some in found.items()]
     ).sort("line")
-    columns = dict(zip(_unique(header), zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(header, [])
-    frame = pl.DataFrame(columns, schema_overrides=dict.fromkeys(columns, pl.String))
+    names = _unique(header)
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
     return Raw(numbered(frame, starts, path), quarantine)
 
 

@@ -110,7 +110,7 @@ def _found(source: Source, folder: Path) -> Iterator[tuple[str, Path]]:
                 yield entry.name, entry
     elif has_magic(str(path)):
         root = Path(*_before_magic(path))
-        for name in glob(str(path.relative_to(root)), root_dir=root, recursive=True):
+        for name in glob(str(path.relative_to(root)), root_dir=root, recursive=True):  # noqa: PTH207  leaves hidden files out
             if (root / name).is_file():
                 yield Path(name).as_posix(), root / name
 

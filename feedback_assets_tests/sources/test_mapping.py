@@ -1,5 +1,6 @@
 import datetime as dt
 import json
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -22,7 +23,7 @@ def mapped(columns, data, *, suffix="parquet", malformed=NONE, **more):
     source = Source(name="s", path=f"x.{suffix}", columns={"kind": "'preference'", **columns}, **more)
     frame = data if isinstance(data, pl.DataFrame) else pl.DataFrame(data)
     frame = frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("__line"))
-    path = __import__("pathlib").Path(f"x.{suffix}")
+    path = Path(f"x.{suffix}")
     return map_records(Raw(frame, malformed), source, BatchFile("s", path.name, path, "0" * 64, 1))
 
 
@@ -294,7 +295,7 @@ def test_a_value_in_quarantine_is_short_and_on_one_line():
 
 def test_an_empty_file_gives_no_record():
     source = Source(name="s", path="x.jsonl", columns={"kind": "'thumbs'", "label": "vote"})
-    path = __import__("pathlib").Path("x.jsonl")
+    path = Path("x.jsonl")
     raw = Raw(pl.DataFrame(schema={"__line": pl.Int64}), quarantined("s", "x.jsonl", [3], "malformed-json"))
     result = map_records(raw, source, BatchFile("s", "x.jsonl", path, "0" * 64, 0))
     assert (result.records.height, result.quarantined.height) == (0, 1)

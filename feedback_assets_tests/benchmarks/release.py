@@ -1,0 +1,158 @@
+"""How long a release takes, as a multiple of the least that any such pipeline must do, and what a new batch of 1 % costs.
+
+    python -m feedback_assets_tests.benchmarks.release [--records 200000]
+
+The limit, measured in the same run: read the input Parquet, write its text once with zstd level 1, and pass once over all
+text with SHA-256. The graph runs through `materialize`, checks and gate included, in a process of its own, from the same
+Parquet files to a published release with one export; imports are not counted. Peak memory is that process's.
+"""
+
+import argparse
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+BATCHES = 20
+POLICY = """
+ingested:
+  sources:
+    - name: generated
+      path: batches/*.parquet
+      columns:
+        feedback_id: id
+        kind: "'preference'"
+        task: "'chat'"
+        category: category
+        prompt: prompt
+        response_a: response_a
+        response_b: response_b
+        label: label
+        shown_order: "'ab'"
+        annotator_id: annotator
+        annotator_kind: "'human'"
+        collected_at: {expr: at, timezone: UTC}
+filtered:
+  rules:
+    - {id: short, version: 1, reason: "says nothing", drop_when: "response_a_chars < 20 OR response_b_chars < 20"}
+deduplicated: {threshold: 0.8, eval_share: 0.02, split_key: benchmark}
+reweighted:
+  factors:
+    - {id: replicates, version: 1, reason: "one vote an item", kind: replicate_share}
+    - {id: length, version: 1, reason: "no prize for length", kind: length_balance}
+upsampled:
+  targets:
+    - {id: coding, version: 1, reason: "coding is rare", column: category, shares: {coding: 0.2}}
+"""
+
+
+def generate(folder: Path, records: int, batches: int, first: int = 0, seed: int = 0) -> None:
+    """Write `batches` Parquet files of pairs: prompt about 500 characters, responses about 1,000 each."""
+    rng = np.random.default_rng([seed, first])
+    words = np.array(["".join(rng.choice(list("abcdefghijklmnoprstuvw"), size)) for size in rng.integers(2, 10, 20_000)])
+    folder.mkdir(parents=True, exist_ok=True)
+    each = records // batches
+    for number in range(first, first + batches):
+        texts = {
+            name: pl.Series([" ".join(row) for row in words[rng.integers(0, len(words), (each, size))]])
+            for name, size in (("prompt", 75), ("response_a", 150), ("response_b", 150))
+        }
+        frame = pl.DataFrame(
+            {
+                "id": [f"{number:03d}-{index:06d}" for index in range(each)],
+                **texts,
+                "label": rng.choice(["a", "b", "tie"], each, p=[0.45, 0.4, 0.15]),
+                "annotator": [f"w{who:04d}" for who in rng.integers(0, 500, each)],
+                "category": rng.choice(["chat", "writing", "coding", "reasoning"], each, p=[0.5, 0.3, 0.08, 0.12]),
+                "at": pl.Series(1_767_225_600_000_000 + number * 86_400_000_000 + rng.integers(0, 86_400_000_000, each)).cast(
+                    pl.Datetime("us")
+                ),
+            }
+        )
+        # One record in fifty judges an earlier item again, with two words changed.
+        again = pl.int_range(pl.len()) % 50 == 49
+        frame = frame.with_columns(
+            pl.when(again).then(pl.col(name).shift(7) + " indeed so").otherwise(pl.col(name)).fill_null(pl.col(name)).alias(name)
+            for name in ("prompt", "response_a", "response_b")
+        )
+        frame.write_parquet(folder / f"batch-{number:03d}.parquet", compression="zstd", compression_level=1)
+
+
+def limit(folder: Path) -> float:
+    """Seconds to read the input, write its text once, and hash it once."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        began = time.perf_counter()
+        for path in sorted(folder.glob("*.parquet")):
+            frame = pl.read_parquet(path)
+            text = frame.select("prompt", "response_a", "response_b")
+            text.write_parquet(Path(scratch) / path.name, compression="zstd", compression_level=1)
+            for name in text.columns:
+                hashlib.sha256(memoryview(text.get_column(name).to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()[2]))
+        return time.perf_counter() - began
+
+
+def build(project_folder: Path) -> None:
+    """Build one release in this process and print seconds, by stage, and the peak memory, as JSON."""
+    from feedback_assets.checks.expectations import _great_expectations
+    from feedback_assets.materialize.materialize import materialize
+    from feedback_assets.materialize.project import Project
+    from feedback_assets.pipeline import STAGES
+    from feedback_assets.provenance.release import release
+
+    _great_expectations()
+    began = time.perf_counter()
+    project = Project.open(project_folder / "policy.yaml", project_folder / "store")
+    commits = {}
+    stages = {}
+    for stage in STAGES[:-1]:
+        start = time.perf_counter()
+        commits[stage.name] = materialize(project, stage.name, run_id="benchmark", inputs={name: commits[name] for name in stage.inputs})
+        stages[stage.name] = [round(time.perf_counter() - start, 2), commits[stage.name].circumstances["seconds"]]
+    start = time.perf_counter()
+    commit, made = release(project, run_id="benchmark", inputs={"upsampled": commits["upsampled"]})
+    stages["release"] = [round(time.perf_counter() - start, 2), commit.circumstances["seconds"]]
+    assert made is not None, commit.failed
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    seconds = time.perf_counter() - began
+    print(json.dumps({"seconds": seconds, "peak_gib": peak, "records": made.content["annotations"]["records"], "stages": stages}))
+
+
+def _in_process_of_its_own(folder: Path) -> dict:
+    command = [sys.executable, "-m", "feedback_assets_tests.benchmarks.release", "--build", str(folder)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Generate, measure, print a line each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=200_000)
+    parser.add_argument("--folder", type=Path, default=None, help="where to work; default: a temporary folder")
+    parser.add_argument("--build", type=Path, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.build:
+        build(options.build)
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder_name:
+        folder = Path(folder_name)
+        (folder / "policy.yaml").write_text(POLICY)
+        generate(folder / "batches", options.records, BATCHES)
+        least = limit(folder / "batches")
+        print(f"{options.records:,} pairs in {BATCHES} batches; limit {least:.1f} s", flush=True)
+        full = _in_process_of_its_own(folder)
+        print(f"full run   {full['seconds']:.1f} s = {full['seconds'] / least:.1f} × the limit, peak {full['peak_gib']:.2f} GiB")
+        print(f"           {full['stages']}", flush=True)
+        generate(folder / "batches", options.records // 100, 1, first=BATCHES)
+        more = _in_process_of_its_own(folder)
+        print(f"1 % more   {more['seconds']:.1f} s = {more['seconds'] / full['seconds']:.0%} of the full run, peak {more['peak_gib']:.2f} GiB")
+        print(f"           {more['stages']}")
+
+
+if __name__ == "__main__":
+    main()

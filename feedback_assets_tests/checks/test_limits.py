@@ -1,0 +1,94 @@
+"""Numbers held against limits, and the result that comes of it."""
+
+import json
+import math
+
+import pytest
+
+from feedback_assets.checks.drift import beyond_chance, drift_check, limit_check, loss_check
+from feedback_assets.checks.result import CheckResult, plain
+from feedback_assets.digests import digest
+
+
+@pytest.mark.parametrize(
+    ("value", "critical", "status"),
+    [
+        (0.1, 0.01, "passed"),
+        (0.3, 0.01, "failed"),
+        (0.3, 0.4, "inconclusive"),
+        (0.1, 0.4, "inconclusive"),
+        (None, 0.01, "error"),
+        (math.nan, None, "error"),
+        (0.1, None, "passed"),
+    ],
+)
+def test_a_number_passes_fails_cannot_tell_or_is_an_error(value, critical, status):
+    found = limit_check("x", value, 0.25, what="PSI", critical=critical)
+    assert (found.status, found.passed) == (status, status == "passed")
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_a_drift_check_says_column_number_and_limit():
+    found = drift_check("input", {"column": "category", "psi": 0.31, "psi_critical": 0.02, "cells": []}, 0.25)
+    assert found.name == "drift__category__input"
+    assert found.meaning == "The PSI of category against the input is 0.31, beyond the limit of 0.25."
+    assert found.definition["limit"] == 0.25
+    assert "cells" not in found.observed
+
+
+def test_drift_without_rows_is_inconclusive_and_with_a_problem_an_error():
+    assert drift_check("baseline", {"column": "c", "psi": None, "psi_critical": None}, 0.25).status == "inconclusive"
+    assert drift_check("baseline", {"column": "c", "problem": "no such column"}, 0.25).status == "error"
+
+
+LOSSES = [
+    {"column": "source", "value": "big", "rows": 100, "lost": 50},
+    {"column": "source", "value": "tiny", "rows": 1, "lost": 1},
+    {"column": "batch", "value": "b", "rows": 1, "lost": 1},
+]
+
+
+def test_an_emptied_group_fails_however_small():
+    found = loss_check("source", LOSSES)
+    assert found.holds_back
+    assert found.meaning == "Of source, these lost all of their rows: tiny (1 of 1)."
+
+
+def test_a_loss_that_the_policy_allows_passes_and_its_reason_is_kept():
+    found = loss_check("source", LOSSES, allowed={("source", "tiny"): "retired", ("batch", "b"): "no"})
+    assert found.passed
+    assert found.observed["expected"] == {"tiny": "retired"}
+    assert found.definition["allowed"] == {"tiny": "retired"}
+    assert loss_check("source", LOSSES).definition_digest != found.definition_digest
+
+
+def test_a_share_below_all_can_be_the_limit():
+    assert "big (50 of 100); tiny (1 of 1)" in loss_check("source", LOSSES, 0.5).meaning
+
+
+def test_the_false_discovery_rate_is_held_over_all_checks():
+    assert beyond_chance({"a": 0.001, "b": 0.02, "c": 0.04, "d": 0.9, "e": None}) == {"a", "b"}
+    assert beyond_chance({}) == set()
+
+
+def test_a_result_survives_a_round_trip_and_refuses_another_digest():
+    one = limit_check("x", 0.1, 0.25, what="PSI")
+    stored = json.loads(json.dumps(one.as_json()))
+    assert CheckResult.from_json(stored) == one
+    assert one.definition_digest == digest(one.definition)
+    with pytest.raises(ValueError, match="the definition has digest"):
+        CheckResult.from_json(stored | {"definition": {"limit": 9}})
+    with pytest.raises(ValueError, match="contradicts status"):
+        CheckResult.from_json(stored | {"status": "error"})
+
+
+def test_a_check_that_could_not_tell_is_no_pass_and_holds_nothing_back():
+    unsure = limit_check("x", 0.1, 0.25, what="PSI", critical=1.0, blocking=True)
+    assert not unsure.passed
+    assert not unsure.holds_back
+
+
+def test_values_become_plain_json():
+    assert plain({"a": (1, math.nan), "b": {"y", "x"}}) == {"a": [1, None], "b": ["x", "y"]}
+    with pytest.raises(TypeError):
+        plain(object())

@@ -1,0 +1,262 @@
+"""Which columns are monitored, and what is said of them."""
+
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from feedback_assets.errors import FeedbackError
+from feedback_assets.policy import load
+from feedback_assets.record import SCHEMA
+from feedback_assets.signal.monitor import (
+    MONITORED,
+    AllowedLoss,
+    Limits,
+    Monitoring,
+    baseline_drift,
+    distribution,
+    effective_sample_size,
+    identity_changes,
+    loss_by_annotator,
+    loss_by_group,
+    transformation_drift,
+)
+
+LIMITS = Limits()
+
+
+def records(rows: list[dict], **more: list) -> pl.DataFrame:
+    base = [{"row_id": str(i), "kind": "preference", "response_b_id": "b"} | row for i, row in enumerate(rows)]
+    return pl.DataFrame(base, schema=SCHEMA).with_columns(**{k: pl.Series(v) for k, v in more.items()})
+
+
+def signal(name: str, rows: list[dict]) -> list:
+    found = next(s for s in MONITORED if s.name == name)
+    frame = records(rows)
+    return (
+        (frame if found.applies is None else frame.filter(found.applies)).select(found.value.alias("v"))["v"].to_list()
+    )
+
+
+def drifts(before: pl.DataFrame, after: pl.DataFrame, **options) -> dict:
+    options = {"weight_before": None, "weight_after": None} | options
+    return {d.name: d for d in transformation_drift(before, after, limits=LIMITS, **options)}
+
+
+def test_labels_are_monitored_as_what_they_say():
+    rows = [
+        {"label": "a", "shown_order": "ab", "response_a_chars": 9, "response_b_chars": 5},
+        {"label": "a", "shown_order": "ba", "response_a_chars": 5, "response_b_chars": 9},
+        {"label": "b", "shown_order": "ba", "response_a_chars": 5, "response_b_chars": 5},
+        {"label": "b", "shown_order": "unknown", "response_a_chars": 5, "response_b_chars": None},
+        {"label": "tie", "shown_order": "ab", "response_a_chars": 5, "response_b_chars": 9},
+        {"kind": "thumbs", "label": "up", "response_a_chars": 7, "response_b_id": None},
+        {"kind": "rating", "score": 3.0, "score_min": 1.0, "score_max": 5.0, "response_b_id": None},
+    ]
+    assert signal("outcome", rows) == ["decided", "decided", "decided", "decided", "tie", "up"]
+    assert signal("position_win", rows) == ["first", "second", "first", None]
+    assert signal("chosen_longer", rows) == ["longer", "shorter", "equal", None]
+    assert signal("response_chars", rows) == [9, 5, 5, None, 7, None]
+    assert signal("score", rows) == [0.5]
+
+
+def test_origin_is_that_of_the_chosen_response():
+    rows = [
+        {"label": "a", "origin_a": "model:x", "origin_b": "human"},
+        {"label": "b", "origin_a": "model:x", "origin_b": "human"},
+        {"label": "tie", "origin_a": "model:x", "origin_b": "human"},
+        {"kind": "thumbs", "label": "up", "origin_a": "unknown", "response_b_id": None},
+    ]
+    assert signal("origin", rows) == ["x", "human", "unknown"]
+
+
+def test_a_filter_on_length_shows_in_the_chosen_longer_rate_and_not_in_the_source():
+    rows = [
+        {"label": "ab"[i % 2], "source": f"s{i // 2 % 2}", "response_a_chars": 9, "response_b_chars": 5}
+        for i in range(4000)
+    ]
+    before = records(rows)
+    after = before.filter((pl.col("label") == "a") | (pl.int_range(pl.len()) % 8 == 1))
+    found = drifts(before, after)
+    assert found["chosen_longer"].verdict == "moved"
+    assert found["source"].verdict == "stable"
+    json.dumps([d.as_json() for d in found.values()], allow_nan=False)
+
+
+def test_a_column_of_which_nothing_is_known_is_not_reported():
+    frame = records([{"label": "a", "source": "s"}])
+    assert drifts(frame, frame).keys() == {"outcome", "source", "kind"}
+
+
+def test_weights_are_part_of_the_distribution():
+    before = records([{"category": "ab"[i % 2]} for i in range(2000)])
+    after = before.with_columns(weight=pl.when(pl.col("category") == "a").then(4.0).otherwise(1.0))
+    assert drifts(before, after)["category"].verdict == "stable"
+    found = drifts(before, after, weight_after="weight")["category"]
+    assert found.verdict == "moved"
+    assert found.drift.current == (0.8, 0.2)
+
+
+def test_copies_of_one_record_count_as_one_in_the_sample_size():
+    before = records([{"category": "ab"[i % 2]} for i in range(100)])
+    after = pl.concat(
+        [
+            before.with_columns(copy_index=pl.lit(0)),
+            *(before.filter(pl.col("category") == "a").with_columns(copy_index=pl.lit(i)) for i in (1, 2)),
+        ]
+    )
+    found = drifts(before, after)["category"].drift
+    assert found.current == (0.75, 0.25)
+    assert found.n_current == 100
+    assert found.effective_current == 80
+    sizes = {s.unit: s for s in effective_sample_size(after, None)}
+    assert (sizes["record"].count, sizes["record"].effective) == (100, 80)
+
+
+def test_effective_sample_size_is_given_by_record_item_and_annotator():
+    frame = records(
+        [{"item_id": "x", "annotator_id": "w"}, {"item_id": "x", "annotator_id": "v"}, {"item_id": "y"}],
+        weight=[1.0, 1.0, 2.0],
+    )
+    assert {s.unit: (s.count, s.effective) for s in effective_sample_size(frame, "weight")} == {
+        "record": (3, 16 / 6),
+        "item": (2, 2.0),
+        "annotator": (2, 2.0),
+    }
+
+
+def test_opted_in_columns_are_monitored_too():
+    frame = records([{"aspect": "help", "confidence": 0.5}])
+    found = drifts(frame, frame, columns=("aspect", "confidence", "parents", "nowhere"))
+    assert (found["aspect"].kind, found["confidence"].kind) == ("categorical", "numeric")
+    assert "parents" not in found
+
+
+def test_a_baseline_is_met_or_not():
+    frame = records([{"category": "ab"[i % 4 == 0], "prompt_chars": i % 100} for i in range(4000)])
+    expected = {"category": {"a": 0.75, "b": 0.25}, "prompt_chars": {"edges": [50.0], "shares": [0.9, 0.1]}}
+    found = {d.name: d for d in baseline_drift(frame, expected)}
+    assert found["category"].verdict == "stable"
+    assert found["prompt_chars"].verdict == "moved"
+
+
+def test_a_baseline_for_a_column_that_is_not_there_is_an_error_not_a_pass():
+    frame = records([{"category": "a"}])
+    missing, wrong = baseline_drift(frame, {"mood": {"good": 1.0}, "category": {"edges": [1.0], "shares": [0.5, 0.5]}})[
+        ::-1
+    ]
+    assert (missing.verdict, wrong.verdict) == ("error", "error")
+    assert missing.problem == "expect.mood: the data has no such column"
+    assert wrong.problem == "expect.category: the data has it categorical, not numeric"
+
+
+@given(st.lists(st.tuples(st.sampled_from([*"abc", None]), st.integers(0, 300) | st.none()), min_size=1, max_size=60))
+def test_the_distribution_of_a_release_serves_as_its_own_baseline(rows):
+    frame = records(
+        [{"category": c, "prompt_chars": n} for c, n in rows], weight=[1.0 + i % 3 for i in range(len(rows))]
+    )
+    actual = distribution(frame, "weight")
+    json.dumps(actual, allow_nan=False)
+    for found in baseline_drift(frame, json.loads(json.dumps(actual)), weight="weight"):
+        assert found.drift.psi == pytest.approx(0, abs=1e-12)
+
+
+def test_of_many_categories_the_distribution_names_fifty_and_pools_the_rest():
+    frame = records([{"category": f"c{i:03}"} for i in range(80) for _ in range(2)])
+    shares = distribution(frame, None)["category"]["shares"]
+    assert len(shares) == 51
+    assert shares["(other)"] == pytest.approx(30 / 80)
+
+
+def test_judgments_of_few_annotators_are_not_taken_for_independent():
+    rows = [{"category": "ab"[w % 2], "annotator_id": f"w{w}"} for w in range(20) for _ in range(100)]
+    expected = {"category": {"a": 0.2, "b": 0.8}}
+    alone = baseline_drift(records(rows), expected)[0]
+    clustered = baseline_drift(records(rows), expected, cluster="annotator_id")[0]
+    assert alone.drift.effective_current == 2000
+    assert clustered.drift.effective_current == pytest.approx(19)
+    assert clustered.drift.psi == alone.drift.psi
+
+
+def test_of_identities_it_is_said_what_is_new_and_what_vanished():
+    before = records([{"annotator_id": x, "batch": "b1"} for x in ("u", "v", "v")])
+    after = records([{"annotator_id": x, "batch": "b1"} for x in ("v", "v", "v", "w")])
+    found = {c.name: c for c in identity_changes(before, after)}
+    annotators = found["annotator_id"]
+    assert (annotators.new_examples, annotators.vanished_examples) == (("w",), ("u",))
+    assert (annotators.largest, annotators.largest_share, annotators.largest_share_before) == ("v", 0.75, 2 / 3)
+    assert found["guideline_version"].largest is None
+
+
+def test_a_source_that_a_stage_empties_is_named_however_small():
+    before = records([{"source": "big"} for _ in range(99)] + [{"source": "small"}])
+    fates = before.select(
+        "row_id", fate=pl.when(pl.col("source") == "small").then(pl.lit("merged")).otherwise(pl.lit("kept"))
+    )
+    for told in (fates, before.select("row_id").head(99)):
+        found = {(x.column, x.value): x for x in loss_by_group(before, told)}
+        assert found["source", "small"].emptied
+        assert (found["source", "big"].rows, found["source", "big"].lost) == (99, 0)
+        assert found["category", "(null)"].rows == 100
+
+
+def test_a_redelivered_batch_is_not_lost():
+    before = records([{"batch": "again"}])
+    fates = before.select("row_id", fate=pl.lit("redelivered"))
+    assert not any(x.lost for x in loss_by_group(before, fates))
+
+
+def test_annotators_who_lose_more_than_the_overall_rate_are_named():
+    before = records([{"annotator_id": f"w{i % 10}"} for i in range(1000)])
+    left = before.filter(((pl.col("annotator_id") == "w3") & (pl.int_range(pl.len()) % 4 > 0)).not_())
+    left = left.filter(pl.int_range(pl.len()) % 20 > 0)
+    found = loss_by_annotator(before, left)
+    assert [x.value for x in found] == ["w3"]
+    assert found[0].chance < 1e-6
+
+
+POLICY = """\
+limits: {psi: 0.3}
+expect:
+  category: {a: 0.5, b: 0.5}
+  prompt_chars: {edges: [100, 200], shares: [0.2, 0.3, 0.5]}
+columns: [aspect]
+allowed_losses:
+  - {column: source, value: old, stage: filtered, reason: retired}
+"""
+
+
+def test_the_policy_declares_distributions_limits_and_expected_losses(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    section = load(path, Monitoring).policy
+    assert section.limits == Limits(psi=0.3)
+    assert section.allowed("filtered") == {("source", "old"): "retired"}
+    assert section.allowed("ingested") == {}
+    frame = records([{"category": "a", "prompt_chars": 150}])
+    assert {d.name for d in baseline_drift(frame, section.expect)} == {"category", "prompt_chars"}
+    assert json.loads(json.dumps(section.pinned()))["expect"]["prompt_chars"]["edges"] == [100.0, 200.0]
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ("expect: {category: {a: 0.5}}", "expect.category: the shares add up to 0.5"),
+        ("expect: {score: {edges: [1, 0], shares: [0.5, 0.2, 0.3]}}", "they must rise"),
+        ("limits: {psi: 0.05}", "psi_warn 0.1 lies above psi 0.05"),
+        ("allowed_losses: [{column: mood, value: x, stage: s, reason: r}]", "column 'mood' is none of source"),
+    ],
+)
+def test_a_policy_that_contradicts_itself_is_refused(tmp_path, section, problem):
+    path = tmp_path / "policy.yaml"
+    path.write_text(section)
+    with pytest.raises(FeedbackError, match=problem):
+        load(path, Monitoring)
+
+
+def test_an_expected_loss_needs_a_reason():
+    with pytest.raises(ValidationError):
+        AllowedLoss(column="source", value="x", stage="s", reason="")
