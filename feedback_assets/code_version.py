@@ -65,6 +65,7 @@ def _is_module(name: str) -> bool:
         return False
 
 
+@cache
 def _syntax(module: str) -> str:
     # `ast.unparse`, because `ast.dump` differs between Python versions.
     tree = ast.parse(ast.unparse(_tree(module)))

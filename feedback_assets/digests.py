@@ -40,9 +40,7 @@ def text_id(*columns: pl.Expr) -> pl.Expr:
     """
     import polars_hash  # noqa: F401  registers the `chash` namespace
 
-    framed = [
-        pl.format("{}:{};", column.str.len_bytes(), column).fill_null(pl.lit("-;")) for column in columns
-    ]
+    framed = [pl.format("{}:{};", column.str.len_bytes(), column).fill_null(pl.lit("-;")) for column in columns]
     return pl.concat_str(framed).chash.sha2_256().str.slice(0, ID_CHARS)  # type: ignore[attr-defined]
 
 

@@ -58,7 +58,7 @@ def conservation(input_ids: Frame, output: Frame, fates: Frame, *, name: str = "
     known = both.filter(pl.col("came") > 0).select("row_id")
 
     new = stands.join(known, on="row_id", how="anti")
-    children = new.select("row_id", parent="parents").explode("parent", empty_as_null=False).drop_nulls("parent")
+    children = _children(output, new)
     parents = children.select(row_id="parent").unique()
 
     missing = both.filter(pl.col("told") < pl.col("came"))
@@ -66,14 +66,14 @@ def conservation(input_ids: Frame, output: Frame, fates: Frame, *, name: str = "
     problems["have more than one fate"] = _ids(both, (pl.col("came") > 0) & (pl.col("told") > pl.col("came")))
     problems["have a fate but did not come in"] = _ids(both, pl.col("came") == 0)
 
-    due = both.filter(pl.col("came") > 0).join(stands.drop("parents"), on="row_id", how="left")
+    due = both.filter(pl.col("came") > 0).join(stands, on="row_id", how="left")
     stood = pl.col("stands").fill_null(0)
     problems["should stand in the output and do not"] = _ids(due, (pl.col("due") > 0) & (stood == 0))
     problems["stand in the output against their fate"] = _ids(due, (pl.col("due") == 0) & (stood > 0))
     problems["stand in the output another number of times than their fate says"] = _ids(
         due, (pl.col("due") > 0) & (stood > 0) & (stood != pl.col("due"))
     )
-    problems["repeat a copy_index"] = _ids(stands, pl.col("repeated"))
+    problems["repeat a copy_index"] = _repeated(output)
     problems["are new and name no parents"] = new.join(children, on="row_id", how="anti")["row_id"]
     unknown = children.join(known, left_on="parent", right_on="row_id", how="anti")
     problems["are new and name a parent that did not come in"] = unknown["row_id"].unique()
@@ -87,23 +87,24 @@ def conservation(input_ids: Frame, output: Frame, fates: Frame, *, name: str = "
     chained = merged.join(merged.select(into="row_id").unique(), on="into", how="semi")
     problems["are merged into a row that is itself merged"] = chained["row_id"]
 
-    return _result(name, {what: ids for what, ids in problems.items() if ids.len()}, came, told, stands, new.height)
+    return _result(name, {what: ids for what, ids in problems.items() if ids.len()}, (came, told, stands, new))
 
 
 def _result(
-    name: str, found: dict[str, pl.Series], came: pl.DataFrame, told: pl.DataFrame, stands: pl.DataFrame, new: int
+    name: str, found: dict[str, pl.Series], frames: tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]
 ) -> CheckResult:
+    came, told, stands, new = frames
     rows_in, rows_out = int(came["came"].sum()), int(stands["stands"].sum())
     counts = dict(told.group_by("fate").len().filter(pl.col("fate").is_not_null()).sort("fate").iter_rows())
     examples = {what: ids.sort().head(2).to_list() for what, ids in found.items()}
     if found:
         said = "; ".join(
-            f"{ids.len()} rows {what}, e.g. {', '.join(map(str, examples[what]))}" for what, ids in found.items()
+            f"{ids.len()} {what} (e.g. {', '.join(map(str, examples[what]))})" for what, ids in found.items()
         )
-        sentence = f"Of {rows_in} rows that came in: {said}."
+        sentence = f"{rows_in} rows came in, {rows_out} came out; {said}."
     else:
         fates = ", ".join(f"{count} {fate}" for fate, count in counts.items()) or "none"
-        children = f", {new} of them new with named parents" if new else ""
+        children = f", {new.height} of them new with named parents" if new.height else ""
         sentence = f"Each of {rows_in} rows has one fate ({fates}); {rows_out} rows came out{children}."
     return CheckResult(
         name=name,
@@ -116,7 +117,7 @@ def _result(
         observed={
             "rows_in": rows_in,
             "rows_out": rows_out,
-            "new_rows": new,
+            "new_rows": new.height,
             "fates": counts,
             "violations": {what: ids.len() for what, ids in found.items()},
             "examples": examples,
@@ -136,8 +137,18 @@ def _came(input_ids: Frame) -> pl.DataFrame:
 
 
 def _stands(output: Frame) -> pl.DataFrame:
+    return output.lazy().group_by("row_id").agg(stands=pl.len().cast(pl.Int64)).collect()
+
+
+def _children(output: Frame, new: pl.DataFrame) -> pl.DataFrame:
+    if not new.height or "parents" not in output.lazy().collect_schema():
+        return new.clear().select("row_id", parent="row_id")
+    named = output.lazy().select("row_id", parent="parents").join(new.lazy(), on="row_id", how="semi")
+    return named.explode("parent", empty_as_null=False).drop_nulls("parent").unique(maintain_order=True).collect()
+
+
+def _repeated(output: Frame) -> pl.Series:
     lazy = output.lazy()
-    schema = lazy.collect_schema()
-    repeated = pl.col("copy_index").n_unique() < pl.len() if "copy_index" in schema else pl.lit(False)
-    parents = pl.col("parents").first() if "parents" in schema else pl.lit(None, pl.List(pl.String))
-    return lazy.group_by("row_id").agg(stands=pl.len().cast(pl.Int64), repeated=repeated, parents=parents).collect()
+    if "copy_index" not in lazy.collect_schema():
+        return pl.Series("row_id", [], pl.String)
+    return lazy.group_by("row_id", "copy_index").len().filter(pl.col("len") > 1).collect().get_column("row_id").unique()

@@ -35,9 +35,8 @@ def limit_check(
         definition: what else defines the check, beside the limit.
         observed: what else was seen.
     """
-    computed = value is not None and math.isfinite(value)
     status: Status
-    if not computed:
+    if value is None or not math.isfinite(value):
         status, sentence = "error", f"{what} could not be computed."
     elif critical is not None and not critical <= limit:
         status = "inconclusive"

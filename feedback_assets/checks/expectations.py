@@ -71,7 +71,7 @@ def run_suite(rows: pl.DataFrame, expectations: Sequence[Expectation], asset: st
         raise FeedbackError(f"{asset}: two expectations are called {twice[0]}; give each an `id`")
     if not expectations:
         return []
-    known = {*rows.columns, *names}
+    known = {*rows.columns, *names, *(word for e in expectations for word in _words(e.kwargs))}
     errors: dict[str, str] = {}
     built = {}
     for expectation in expectations:
@@ -113,7 +113,9 @@ def _build(expectation: Expectation) -> Any:
     _great_expectations()
     from great_expectations.expectations.registry import get_expectation_impl
 
-    return get_expectation_impl(expectation.type)(meta={"name": expectation.name}, **expectation.kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return get_expectation_impl(expectation.type)(meta={"name": expectation.name}, **expectation.kwargs)
 
 
 def _validate(frame: Any, expectations: list[Any], asset: str) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def _narrow(rows: pl.DataFrame, expectations: Sequence[Expectation]) -> Any:
 
 
 def _words(kwargs: Mapping[str, Any]) -> set[str]:
-    """Every word by which arguments could name a column: `column`, `column_A`, `column_list`, `row_condition` …"""
+    """Every word by which arguments could name a column: `column`, `column_A`, `column_list`, `row_condition`."""
     found: set[str] = set()
     for key, value in kwargs.items():
         if key.startswith("column"):
@@ -148,19 +150,16 @@ def _words(kwargs: Mapping[str, Any]) -> set[str]:
 
 
 def _result(expectation: Expectation, seen: Any, problem: str | None, known: set[str]) -> CheckResult:
-    status: Status
-    observed: dict[str, Any] = {}
-    if problem is None and seen is None:
-        problem = "Great Expectations returned no result"
-    if problem is None:
-        problem = _exception(seen.exception_info, known)
-    if problem is None and seen.success not in (True, False):
-        problem = "Great Expectations returned neither success nor failure"
-    if problem is not None:
-        status, observed = "error", {"problem": problem}
+    status: Status = "error"
+    if seen is None:
+        problem = problem or "Great Expectations returned no result"
     else:
+        problem = _exception(seen.exception_info, known)
+        if problem is None and seen.success not in (True, False):
+            problem = "Great Expectations returned neither success nor failure"
+    if problem is None and seen is not None:
         status = "passed" if seen.success else "failed"
-        observed = _numbers(seen.result)
+    observed = {"problem": problem} if problem is not None or seen is None else _numbers(seen.result)
     return CheckResult(
         name=expectation.name,
         passed=status == "passed",
@@ -184,18 +183,20 @@ def _exception(info: Any, known: set[str]) -> str | None:
 
 
 def _without_text(message: str, known: set[str]) -> str:
-    """One short line in which only names of columns and checks stay quoted: messages quote values of rows."""
-    line = " ".join(message.split())
-    quoted = re.sub(r"(['\"])(.*?)\1", lambda match: match[0] if match[2] in known else "'…'", line)
-    return quoted[:300]
+    """One short line, cut at the first quotation that is no name of a column or check: it may be a value of a row."""
+    line = " ".join(message.split())[:300]
+    for quotation in re.finditer(r"(['\"])(.*?)(\1|$)", line):
+        if quotation[2] not in known:
+            return f"{line[: quotation.start()]}…"
+    return line
 
 
 def _numbers(result: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {}
+    kept: dict[str, Any] = {}
     for key in KEPT:
-        value = result.get(key)
-        if hasattr(value, "item"):
-            value = value.item()
+        value: Any = result.get(key)
+        item = getattr(value, "item", None)
+        value = item() if callable(item) else value
         if isinstance(value, (bool, int, float)):
             kept[key] = value
     return kept

@@ -45,7 +45,9 @@ def examples(content: pl.LazyFrame, index: pl.DataFrame, export: Mapping[str, An
     text = content.with_row_index("content_row").select("content_row", "prompt", "response_a", "response_b")
     joined = chosen.lazy().join(text, on="content_row", how="left", maintain_order="left")
     if realise == "copies":
-        joined = joined.with_columns(pl.int_ranges(0, pl.col("copies")).alias("copy")).explode("copy", empty_as_null=False)
+        joined = joined.with_columns(pl.int_ranges(0, pl.col("copies")).alias("copy")).explode(
+            "copy", empty_as_null=False
+        )
     shape = COLUMNS[export["format"]](export["conversational"])
     weight = [pl.col("training_weight").alias("weight")] if realise == "weights" else []
     return joined.select("row_id", pl.col("assigned_split").alias("split"), *shape, *weight).collect()

@@ -205,7 +205,8 @@ def _signals(
         results.append(_quarantined_share(examined.fates, required["quarantined_share"]))
         return found, results
     ids = before.select("row_id").unique().collect()
-    rows = after.select("row_id", "parents").collect()
+    names = [name for name in ("row_id", "parents", "copy_index") if name in after.collect_schema()]
+    rows = after.select(names).collect()
     results.append(conservation(ids, rows, examined.fates.collect()))
     drifts = transformation_drift(
         before,

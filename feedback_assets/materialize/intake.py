@@ -11,7 +11,6 @@ from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest, fingerprint
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.commit import Commit
-from feedback_assets.policy import Section
 from feedback_assets.record import TIME
 from feedback_assets.snapshots.snapshot import (
     Memo,
@@ -28,7 +27,8 @@ from feedback_assets.sources.files import BatchFile, list_files, read
 from feedback_assets.sources.guidelines import GuidelinesSection, read_guidelines
 from feedback_assets.sources.mapping import map_records
 from feedback_assets.sources.source import Source
-from feedback_assets.stages.ingested import IngestedSection, resolve, to_records
+from feedback_assets.stages.ingested import Intake, IngestedSection, resolve, to_records
+from feedback_assets.threads import each
 
 CONTENT_PART_ROWS = 50_000
 PART_ROWS = 65_536
@@ -72,21 +72,18 @@ def read_batches(
     memo = Memo(store)
     known, arrived = _known(store, previous)
     present = {
-        (file.source, file.name, file.digest): (file, source)
+        (file.source, file.name, file.digest): file
         for source in section.sources
         for file in list_files(source, folder)
     }
     sources = {source.name: source for source in section.sources}
     new = sorted(key for key in present if key not in known)
     arrivals = [key for key in known if key[0] in sources] + new
-    taken: list[tuple[BatchFile | None, Snapshot]] = []
-    for key in arrivals:
-        file, _ = present.get(key, (None, None))
-        taken.append((file, _read_file(store, memo, key, file, sources[key[0]])))
+    taken = each(lambda key: _read_file(store, memo, key, present.get(key), sources[key[0]]), arrivals)
     order = {key: place for place, key in enumerate(arrivals)}
     arrived = {key: arrived.get(key, now.isoformat(timespec="seconds")) for key in arrivals}
-    rows = _numbered(store, [snapshot for _, snapshot in taken], "rows")
-    quarantined = _numbered(store, [snapshot for _, snapshot in taken], "quarantine")
+    rows = _numbered(store, taken, "rows")
+    quarantined = _numbered(store, taken, "quarantine")
     limits = pl.DataFrame(
         {
             "arrival": list(range(len(arrivals))),
@@ -98,7 +95,7 @@ def read_batches(
     batches = _batches(arrivals, rows, resolved.quarantined)
     tables = {
         "rows": write_table(store, resolved.rows, last_arrivals=_block_ends(batches)),
-        "content": _content([snapshot for _, snapshot in taken]),
+        "content": _content(taken),
         "batches": write_table(store, batches),
         "quarantine": write_table(store, resolved.quarantined),
         "fates": write_table(store, resolved.fates),
@@ -147,7 +144,7 @@ def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, 
     mapped = map_records(raw, source, file)
     intake = to_records(mapped.records, source.name)
     content = [
-        _content_part(store, intake.content.slice(start, CONTENT_PART_ROWS))
+        _content_part(store, intake, slice(start, start + CONTENT_PART_ROWS))
         for start in range(0, max(intake.content.height, 1), CONTENT_PART_ROWS)
     ]
     fingerprints = pl.Series("content_part", [part.fingerprint for part in content], pl.String)
@@ -170,8 +167,11 @@ def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, 
     return snapshot
 
 
-def _content_part(store: LocalStore, content: pl.DataFrame) -> Part:
-    return write_part(store, content, known_fingerprint=fingerprint(content))
+def _content_part(store: LocalStore, intake: Intake, piece: slice) -> Part:
+    content = intake.content[piece]
+    # The ids are SHA-256 digests of these very texts, so a fingerprint of them is one of the texts.
+    ids = intake.rows[piece].select("prompt_id", "response_a_id", "response_b_id")
+    return write_part(store, content, known_fingerprint=fingerprint(ids.hstack(content.select("extra"))))
 
 
 def _numbered(store: LocalStore, snapshots: list[Snapshot], table: str) -> pl.DataFrame:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feedback_assets.sample.phrases import LANGUAGES, SHORT
+from feedback_assets.sample.phrases import LANGUAGES, SHORT, Language, Subject
 
 RECORDS = 20_000
 SHARES = {"arena": 0.60, "panel": 0.25, "app": 0.15}
@@ -69,10 +69,16 @@ _PLANTED: dict[str, dict[str, int]] = {
         "missing_text": 2,
     },
 }
-_EXTRA_LINES = frozenset(
-    "redelivered revised resubmission anchor_repeat near_duplicate_same_annotator near_duplicate_other_annotator "
-    "model_judge conflicting_pair".split()
-)
+_EXTRA_LINES = {
+    "redelivered",
+    "revised",
+    "resubmission",
+    "anchor_repeat",
+    "near_duplicate_same_annotator",
+    "near_duplicate_other_annotator",
+    "model_judge",
+    "conflicting_pair",
+}
 
 
 def planted(records: int = RECORDS) -> dict[str, dict[str, int]]:
@@ -110,7 +116,8 @@ CLARIFIED = datetime(2026, 8, 12, tzinfo=UTC)
 
 _DAY, _WEEK = 86_400, 604_800
 _CATEGORIES = {"chat": 0.27, "writing": 0.25, "reasoning": 0.18, "coding": 0.14, "summary": 0.09, "safety": 0.07}
-_WRITERS = {"maple-2": (0.38, 0.68), "cedar-3": (0.32, 0.60), "birch-1": (0.22, 0.45), "human": (0.08, 0.62)}
+_WRITERS = {"maple-2": 0.38, "cedar-3": 0.32, "birch-1": 0.22, "human": 0.08}
+_QUALITY = {"maple-2": 0.68, "cedar-3": 0.60, "birch-1": 0.45, "human": 0.62}
 _ANNOTATORS, _CARELESS, _JUDGE = 47, 16, 47
 _REPLICATES = (1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 4, 4)
 
@@ -127,6 +134,7 @@ class _Item:
     replicates: int
     gold: str | None = None
     anchor: bool = False
+    shown_on: bool = False  # to somebody beyond its replicates
 
 
 @dataclass(slots=True)
@@ -175,18 +183,19 @@ class _Chance:
     def noise(self) -> float:
         """Bell-shaped around 0, standard deviation .41."""
         word = next(self._stream)
-        return sum((word >> shift & 0xFFFF) for shift in (0, 16, 32, 48)) * 2.0**-16 * 0.7071 - 1.4142
+        four = (word & 0xFFFF) + (word >> 16 & 0xFFFF) + (word >> 32 & 0xFFFF) + (word >> 48)
+        return four * 2.0**-16 * 0.7071 - 1.4142
 
     def order(self, number: int) -> list[int]:
         return np.argsort(self.words.random_raw(number), kind="stable").tolist()
 
-    def pick(self, shares: list[tuple[str, float]]) -> str:
+    def pick(self, shares: dict[str, float]) -> str:
         at = self.share()
-        for name, share in shares:
+        for name, share in shares.items():
             at -= share
             if at < 0:
                 return name
-        return shares[-1][0]
+        return next(iter(shares))  # rounding left a crumb
 
 
 class _Author:
@@ -222,33 +231,38 @@ class _Author:
         first = chance.word()
         # No pool has a length that shares a factor with a step, so no pattern comes twice.
         step = (5, 11, 17, 19)[first & 3]
+        slots = _Slots(words, words.subjects[category], subject)
         sentences: list[str] = []
         length = 0
         for number in range(12):
             pool = words.helpful if chance.share() < 0.15 + 0.8 * quality else words.filler
             pattern = pool[((first >> 8) + number * step) % len(pool)]
-            sentence = pattern.format_map(self._filled(language, category, subject))
+            slots.word = chance.word()
+            sentence = pattern.format_map(slots)
             if length >= 80 and (length >= wanted or length + len(sentence) > 880):
                 break
             sentences.append(sentence[0].upper() + sentence[1:])
             length += len(sentence) + 1
         return " ".join(sentences)
 
-    def _filled(self, language: str, category: str, subject: dict[str, str]) -> dict[str, str]:
-        words = LANGUAGES[language]
-        about = words.subjects[category]
-        word = self._chance.word()
-        thing, action = word & 0xFF, word >> 8 & 0xFF
-        filled = {
-            **subject,
-            "thing": about.things[thing % len(about.things)],
-            "thing2": about.things[(thing + 1 + (word >> 16 & 3)) % len(about.things)],
-            "action": about.actions[action % len(about.actions)],
-            "action2": about.actions[(action + 1 + (word >> 18 & 3)) % len(about.actions)],
-        }
-        for place, (slot, values) in enumerate(words.slots.items()):
-            filled[slot] = values[(word >> (24 + 8 * place) & 0xFF) % len(values)]
-        return filled
+
+class _Slots:
+    """Fills the slots of one sentence; what is not used costs nothing."""
+
+    def __init__(self, words: Language, about: Subject, subject: dict[str, str]):
+        self._subject = subject
+        self._pools = {"thing": (0, about.things), "action": (8, about.actions)}
+        self._pools |= {slot: (24 + 8 * place, values) for place, (slot, values) in enumerate(words.slots.items())}
+        self.word = 0
+
+    def __getitem__(self, slot: str) -> str:
+        if slot in self._subject:
+            return self._subject[slot]
+        shift, values = self._pools[slot.rstrip("2")]
+        number = self.word >> shift & 0xFF
+        if slot.endswith("2"):  # another than the first
+            number += 1 + (self.word >> (16 + shift // 4) & 3)
+        return values[number % len(values)]
 
 
 class _Panel:
@@ -349,8 +363,10 @@ class _Sample:
             item = self._item(source, orders[len(judgments)])
             item.replicates = min(item.replicates, number - len(judgments))
             week = self.chance.word() % len(WEEKS)
-            for annotator in item.annotators[: item.replicates]:
-                judgments.append(self.panel.judge(source, item, annotator, self._time(week)))
+            judgments.extend(
+                self.panel.judge(source, item, annotator, self._time(week))
+                for annotator in item.annotators[: item.replicates]
+            )
         return judgments
 
     def _time(self, week: int) -> int:
@@ -362,7 +378,7 @@ class _Sample:
         chance = self.chance
         replicates = _REPLICATES[chance.word() % len(_REPLICATES)] if source != "app" else 1
         if source == "panel" and self.shown and chance.share() < 0.3:
-            seen = self.shown[chance.word() % len(self.shown)]
+            seen = self.shown.pop(chance.word() % len(self.shown))  # twice would be one item
             return replace(
                 seen,
                 responses=seen.responses[:1],
@@ -372,15 +388,15 @@ class _Sample:
                 replicates=replicates,
                 gold=None,
             )
-        category = chance.pick(list(_CATEGORIES.items()))
+        category = chance.pick(_CATEGORIES)
         tongue = chance.share()
         foreign = category in LANGUAGES["de"].subjects and tongue < 0.2
         language = ("de" if tongue < 0.12 else "es") if foreign else "en"
         prompt, subject = self.author.prompt(language, category)
         writers, quality, responses = [], [], []
         for _ in range(2 if source == "arena" else 1):
-            writer = chance.pick([(name, share) for name, (share, _) in _WRITERS.items()])
-            good = min(1.0, max(0.0, _WRITERS[writer][1] + 0.45 * chance.noise()))
+            writer = chance.pick(_WRITERS)
+            good = min(1.0, max(0.0, _QUALITY[writer] + 0.45 * chance.noise()))
             writers.append(writer)
             quality.append(good)
             responses.append(self.author.response(language, category, subject, good))
@@ -445,9 +461,9 @@ class _Sample:
             judge(first, first.item, first.annotator)
         for first in take(numbers.get("near_duplicate_same_annotator", 0)):
             judge(first, self._edited(first.item), first.annotator)
-        for first in take(numbers.get("near_duplicate_other_annotator", 0)):
+        for first in take(numbers.get("near_duplicate_other_annotator", 0), _show_on):
             judge(first, self._edited(first.item), first.item.annotators[first.item.replicates])
-        for first in take(numbers.get("model_judge", 0)):
+        for first in take(numbers.get("model_judge", 0), _show_on):
             judge(first, first.item, _JUDGE)
         return again
 
@@ -504,6 +520,13 @@ class _Take:
         return taken
 
 
+def _show_on(judgment: _Judgment) -> bool:
+    """Whether the item can be shown to one more; a second time it would be judged twice by the same."""
+    first = not judgment.item.shown_on
+    judgment.item.shown_on = True
+    return first
+
+
 _FAULTS = (
     "malformed",
     "label_outside_vocabulary",
@@ -524,8 +547,7 @@ def _who(annotator: int) -> str:
     return "judge-01" if annotator == _JUDGE else f"ann-{annotator + 1:02d}"
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def _finished(judgment: _Judgment, line: str) -> str:
@@ -597,7 +619,7 @@ def _app_line(judgment: _Judgment) -> str:
         "answer": None if judgment.fault == "missing_text" else item.responses[0],
         "answer_by": item.writers[0],
         "vote": "sideways" if judgment.fault == "label_outside_vocabulary" else judgment.answer,
-        "user": _who(judgment.annotator),
+        "member": _who(judgment.annotator),
         "ts": int(_moment(judgment).timestamp()) * 1000,
     }
     return _finished(judgment, _json(value))

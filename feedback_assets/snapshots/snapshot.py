@@ -14,6 +14,7 @@ import polars as pl
 
 from feedback_assets.digests import digest, file_digest, fingerprint, schema_of
 from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.threads import each
 
 ROW_GROUP = 65_536  # fixed, so that Parquet bytes do not depend on chunking or threads
 ASIDE = ("fates", "quarantine")  # tables that explain the data and are not part of its version
@@ -126,7 +127,7 @@ def write_part(store: LocalStore, frame: pl.DataFrame, *, known_fingerprint: str
 
 
 def write_table(
-    store: LocalStore, frame: pl.DataFrame, *, last_arrivals: Sequence[int] = (), part_rows: int = 1_048_576
+    store: LocalStore, frame: pl.DataFrame, *, last_arrivals: Sequence[int] = (), part_rows: int = 65_536
 ) -> Table:
     """Write `frame` as a table.
 
@@ -139,12 +140,9 @@ def write_table(
     else:
         ends = [*range(part_rows, frame.height, part_rows), frame.height]
     starts = [0, *ends[:-1]]
-    parts = tuple(
-        write_part(store, frame.slice(start, end - start))
-        for start, end in zip(starts, ends, strict=True)
-        if end > start or len(ends) == 1
-    )
-    return Table(schema_of(frame), parts)
+    slices = [(start, end - start) for start, end in zip(starts, ends, strict=True) if end > start or len(ends) == 1]
+    parts = each(lambda piece: write_part(store, frame.slice(*piece)), slices)
+    return Table(schema_of(frame), tuple(parts))
 
 
 def scan(store: LocalStore, table: Table) -> pl.LazyFrame:

@@ -28,9 +28,7 @@ def promises(section: FilteredSection) -> list[Expectation]:
     """What filtering leaves behind."""
     del section
     return [
-        Expectation(
-            "expect_table_row_count_to_be_between", "the rules leave something to train on", {"min_value": 1}
-        ),
+        Expectation("expect_table_row_count_to_be_between", "the rules leave something to train on", {"min_value": 1}),
         Expectation("expect_column_values_to_be_unique", "each annotation stands once", {"column": "row_id"}),
         Expectation("expect_column_values_to_not_be_null", "every row has its kind", {"column": "kind"}),
     ]
@@ -45,7 +43,8 @@ def filtered(inputs: Inputs, section: FilteredSection, engine: Engine) -> Output
     rows = inputs.rows.collect()
     asked = _with_text(rows, inputs, section)
     verdicts = asked.select(
-        pl.col("row_id"), *(expression(rule.drop_when).cast(pl.Boolean).alias(f"rule:{rule.id}") for rule in section.rules)
+        pl.col("row_id"),
+        *(expression(rule.drop_when).cast(pl.Boolean).alias(f"rule:{rule.id}") for rule in section.rules),
     )
     hits = [pl.col(f"rule:{rule.id}").fill_null(value=False) for rule in section.rules]
     first = pl.coalesce(

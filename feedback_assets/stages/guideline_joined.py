@@ -131,7 +131,13 @@ def _with_agreement(rows: pl.DataFrame) -> pl.DataFrame:
     key = ["item_id", "kind", "task", "aspect"]
     judged = (
         rows.lazy()
-        .select(*key, "annotator_id", "collected_at", "arrival", answer=pl.coalesce("label", pl.col("score").cast(pl.String)))
+        .select(
+            *key,
+            "annotator_id",
+            "collected_at",
+            "arrival",
+            answer=pl.coalesce("label", pl.col("score").cast(pl.String)),
+        )
         .with_row_index("position")
         .filter(pl.col("annotator_id").is_not_null() & pl.col("collected_at").is_not_null())
         .collect()

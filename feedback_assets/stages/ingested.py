@@ -22,7 +22,17 @@ from feedback_assets.sources.source import Source
 from feedback_assets.stages.stage import FATE_SCHEMA, Expectation, Stage
 
 SWAPPED = {"label": {"a": "b", "b": "a"}, "gold": {"a": "b", "b": "a"}, "shown_order": {"ab": "ba", "ba": "ab"}}
-UNTRACED = ("batch", "arrival", "line", "row_id", "feedback_id", "content_part", "content_row", "revision", "supersedes")
+UNTRACED = (
+    "batch",
+    "arrival",
+    "line",
+    "row_id",
+    "feedback_id",
+    "content_part",
+    "content_row",
+    "revision",
+    "supersedes",
+)
 
 
 class IngestedSection(Section):
@@ -229,8 +239,10 @@ def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame)
     An identical redelivery counts once; a changed one is a new revision that supersedes the old; within one batch,
     different records under one id are all quarantined.
     """
-    late = rows.lazy().join(limits.lazy(), on="arrival", how="left").select(
-        "row_id", "arrival", "line", late=(pl.col("collected_at") > pl.col("not_after")).fill_null(value=False)
+    late = (
+        rows.lazy()
+        .join(limits.lazy(), on="arrival", how="left")
+        .select("row_id", "arrival", "line", late=(pl.col("collected_at") > pl.col("not_after")).fill_null(value=False))
     )
     repeated = rows.lazy().group_by("row_id").len().filter(pl.col("len") > 1).select("row_id")
     deliveries = (
@@ -287,7 +299,10 @@ def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame)
         "batch",
         "line",
         pl.col("rule").alias("reason"),
-        pl.when(pl.col("rule") == "in-the-future").then(pl.lit("collected_at")).otherwise(pl.lit("feedback_id")).alias("column"),
+        pl.when(pl.col("rule") == "in-the-future")
+        .then(pl.lit("collected_at"))
+        .otherwise(pl.lit("feedback_id"))
+        .alias("column"),
         pl.when(pl.col("rule") == "in-the-future")
         .then(pl.col("collected_at").cast(pl.String))
         .otherwise(pl.col("feedback_id").str.slice(0, 80))

@@ -170,7 +170,9 @@ def candidates(earlier: Sequence[pl.DataFrame], part: pl.DataFrame, parameters: 
         members = members.join(known, on="text", how="anti", maintain_order="left")
         old = known.explode("keys").join(members, on="keys", how="semi", maintain_order="left")
         members = pl.concat([old.with_columns(new=False), members])
-    members = members.with_row_index("at").sort("keys", "at")
+    ordered = members.get_column("keys").sort()
+    repeated = ordered.filter(ordered == ordered.shift()).unique().to_frame()
+    members = members.join(repeated, on="keys", how="semi", maintain_order="left").sort("keys", maintain_order=True)
     key, text, is_new = (members.get_column(name).to_numpy() for name in ("keys", "text", "new"))
     index = np.arange(len(key))
     opens = np.ones(len(key), dtype=bool)
@@ -288,19 +290,19 @@ def _signed(batch: pl.DataFrame, parameters: dict[str, int]) -> pl.DataFrame:
     first = numbered.get_column("text").is_first_distinct()
     flat = _flat(batch.filter(first))
     data, begins, ends = _buffers(flat)
-    bands, rows = parameters["bands"], parameters["rows"]
+    step = 3 * _CHUNK
     keys = [
-        _band_keys(data, begins[at : at + 3 * _CHUNK], ends[at : at + 3 * _CHUNK], parameters["shingle"], bands, rows)
-        for at in range(0, len(begins), 3 * _CHUNK)
+        _band_keys((data, begins[at : at + step], ends[at : at + step]), parameters)
+        for at in range(0, len(begins), step)
     ]
     known = numbered.filter(first).with_columns(keys=pl.Series(np.concatenate(keys)).cast(pl.List(pl.UInt64)))
     return numbered.join(known, on="text", how="left", maintain_order="left")
 
 
-def _band_keys(
-    data: np.ndarray, begins: np.ndarray, ends: np.ndarray, shingle: int, bands: int, rows: int
-) -> np.ndarray:
-    hashes, starts = _windows(data, begins, ends, shingle)
+def _band_keys(texts: tuple[np.ndarray, np.ndarray, np.ndarray], parameters: dict[str, int]) -> np.ndarray:
+    hashes, starts = _windows(*texts, parameters["shingle"])
+    bands, rows = parameters["bands"], parameters["rows"]
+    begins = texts[1]
     count = len(begins) // 3
     prompts = np.full((count, bands), _EMPTY)
     responses = np.full((count, bands * (rows - 1)), _EMPTY)
@@ -330,9 +332,11 @@ def _buffers(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _windows(data: np.ndarray, begins: np.ndarray, ends: np.ndarray, shingle: int) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of the shingles of each text, in order, and where each text's hashes start."""
-    hashes = np.empty(int((ends - np.maximum(begins, 0)).clip(0)[begins >= 0].sum()) + len(begins), dtype=np.uint64)
-    starts = np.zeros(len(begins) + 1, dtype=np.int64)
-    _compiled(windows_kernel)(data, begins, ends, shingle, hashes, starts)
+    bytes_in_all = int((ends - begins)[begins >= 0].sum())
+    codes, hashes = np.empty((2, bytes_in_all + len(begins)), dtype=np.uint64)
+    begin, starts = np.zeros((2, len(begins) + 1), dtype=np.int64)
+    _compiled(characters_kernel)(data, begins, ends, codes, begin)
+    _compiled(windows_kernel)(codes, begin, shingle, hashes, starts)
     return hashes, starts
 
 
@@ -351,47 +355,67 @@ def _compiled(kernel: Any) -> Any:
         return njit(nogil=True)(kernel)
 
 
-def windows_kernel(
-    data: np.ndarray, begins: np.ndarray, ends: np.ndarray, shingle: int, hashes: np.ndarray, starts: np.ndarray
+def characters_kernel(
+    data: np.ndarray, begins: np.ndarray, ends: np.ndarray, codes: np.ndarray, starts: np.ndarray
 ) -> None:
-    """Compiled. Hash each run of `shingle` characters (a shorter text whole) into `hashes`.
+    """Compiled. Number the characters of each text into `codes`: their UTF-8 bytes plus 1; one 0 for the empty text.
 
-    A rolling polynomial over the characters modulo 2⁶⁴, finished with MurmurHash3's mixer. All operands are
-    uint64: numba makes a float of uint64 with int64.
+    All operands are uint64: numba makes a float of uint64 with int64. A text in ASCII takes a path without branches.
     """
-    ring = np.zeros(shingle, np.uint64)
-    oldest = _1
-    for _ in range(shingle):
-        oldest = oldest * _MULTIPLIER
     at = 0
     for text in range(len(begins)):
         starts[text] = at
         if begins[text] < 0:
             continue
-        ring[:] = _0
-        rolling = _0
-        characters = 0
-        slot = 0
-        byte = begins[text]
-        end = ends[text]
-        while byte < end or characters == 0:
-            character = _0
-            if byte < end:
-                character = np.uint64(data[byte]) + _1
-                byte += 1
-                while byte < end and (data[byte] & 0xC0) == 0x80:
-                    character = (character << _8) + np.uint64(data[byte])
-                    byte += 1
-            rolling = rolling * _MULTIPLIER + character - ring[slot] * oldest
-            ring[slot] = character
-            slot = slot + 1 if slot + 1 < shingle else 0
-            characters += 1
-            if characters >= shingle or byte >= end:
-                mixed = (rolling ^ (rolling >> _33)) * _MIX_1
-                mixed = (mixed ^ (mixed >> _33)) * _MIX_2
-                hashes[at] = mixed ^ (mixed >> _33)
-                at += 1
+        piece = data[begins[text] : ends[text]]
+        high = np.uint8(0)
+        for byte in piece:
+            high |= byte
+        if high < 128:
+            for place in range(len(piece)):
+                codes[at + place] = np.uint64(piece[place]) + _1
+            at += len(piece)
+        else:
+            for byte in piece:
+                if (byte & 0xC0) == 0x80:
+                    codes[at - 1] = (codes[at - 1] << _8) + np.uint64(byte)
+                else:
+                    codes[at] = np.uint64(byte) + _1
+                    at += 1
+        if at == starts[text]:
+            codes[at] = _0
+            at += 1
     starts[len(begins)] = at
+
+
+def windows_kernel(codes: np.ndarray, begins: np.ndarray, shingle: int, hashes: np.ndarray, starts: np.ndarray) -> None:
+    """Compiled. Hash each run of `shingle` characters (a shorter text whole) into `hashes`.
+
+    A polynomial over the characters modulo 2⁶⁴, finished with MurmurHash3's mixer.
+    """
+    powers = np.ones(shingle, np.uint64)
+    for place in range(shingle - 2, -1, -1):
+        powers[place] = powers[place + 1] * _MULTIPLIER
+    at = 0
+    for text in range(len(begins) - 1):
+        starts[text] = at
+        characters = begins[text + 1] - begins[text]
+        if characters == 0:
+            continue
+        width = min(shingle, characters)
+        out = hashes[at : at + characters - width + 1]
+        out[:] = _0
+        for place in range(width):
+            power = powers[shingle - width + place]
+            shifted = codes[begins[text] + place : begins[text] + place + len(out)]
+            for window in range(len(out)):
+                out[window] += shifted[window] * power
+        for window in range(len(out)):
+            mixed = (out[window] ^ (out[window] >> _33)) * _MIX_1
+            mixed = (mixed ^ (mixed >> _33)) * _MIX_2
+            out[window] = mixed ^ (mixed >> _33)
+        at += len(out)
+    starts[len(begins) - 1] = at
 
 
 def minima_kernel(hashes: np.ndarray, lows: np.ndarray, highs: np.ndarray, values: np.ndarray) -> None:
@@ -403,27 +427,24 @@ def minima_kernel(hashes: np.ndarray, lows: np.ndarray, highs: np.ndarray, value
     bins = values.shape[1]
     wide = np.uint64(bins)
     for row in range(len(lows)):
-        filled = 0
-        for turn in range(2 * bins):
-            if filled == bins or lows[row] == highs[row]:
+        line = values[row]
+        for at in range(lows[row], highs[row]):
+            slot = ((hashes[at] >> _32) * wide) >> _32
+            line[slot] = min(line[slot], hashes[at] & _LOW)
+        for turn in range(1, 2 * bins):
+            if lows[row] == highs[row] or line.max() != _EMPTY:
                 break
             seed = np.uint64(turn) * _MULTIPLIER
             above = np.uint64(turn) << _32
             for at in range(lows[row], highs[row]):
-                mixed = hashes[at]
-                if turn > 0:
-                    mixed = ((mixed + seed) ^ ((mixed + seed) >> _33)) * _MIX_1
-                    mixed = (mixed ^ (mixed >> _33)) * _MIX_2
-                    mixed = mixed ^ (mixed >> _33)
-                slot = np.int64(((mixed >> _32) * wide) >> _32) if turn < bins else turn - bins
-                value = above | (mixed & _LOW)
-                if value < values[row, slot]:
-                    if values[row, slot] == _EMPTY:
-                        filled += 1
-                    values[row, slot] = value
+                mixed = ((hashes[at] + seed) ^ ((hashes[at] + seed) >> _33)) * _MIX_1
+                mixed = (mixed ^ (mixed >> _33)) * _MIX_2
+                mixed = mixed ^ (mixed >> _33)
+                slot = ((mixed >> _32) * wide) >> _32 if turn < bins else np.uint64(turn - bins)
+                line[slot] = min(line[slot], above | (mixed & _LOW))
 
 
-def jaccard_kernel(
+def jaccard_kernel(  # noqa: PLR0917  numba calls by position
     hashes: np.ndarray, starts: np.ndarray, left: np.ndarray, right: np.ndarray, threshold: float, values: np.ndarray
 ) -> None:
     """Compiled. Jaccard of the sets of hashes of texts left[i] and right[i]; 0 where it is below `threshold`."""

@@ -188,7 +188,9 @@ class LengthBalance(Factor):
         longer = ((pl.col("label") == "a") & (a > b)) | ((pl.col("label") == "b") & (b > a))
         shorter = ((pl.col("label") == "a") & (a < b)) | ((pl.col("label") == "b") & (b < a))
         long, short = (
-            rows.select(_fixed("weight").filter(longer).sum().alias("l"), _fixed("weight").filter(shorter).sum().alias("s"))
+            rows.select(
+                _fixed("weight").filter(longer).sum().alias("l"), _fixed("weight").filter(shorter).sum().alias("s")
+            )
             .collect()
             .row(0)
         )
@@ -265,7 +267,9 @@ def reweighted(inputs: Inputs, section: ReweightedSection, engine: Engine) -> Ou
             (pl.col("weight") * pl.col(factor.column())).alias("weight")
         )
     total = int(rows.select(_fixed("weight").sum()).item() or 0)
-    plan = pl.DataFrame({"mean_weight_millionths": [total // max(rows.height, 1)]}, schema={"mean_weight_millionths": pl.Int64})
+    plan = pl.DataFrame(
+        {"mean_weight_millionths": [total // max(rows.height, 1)]}, schema={"mean_weight_millionths": pl.Int64}
+    )
     facts: dict[str, Any] = {
         "factors": {
             factor.id: {

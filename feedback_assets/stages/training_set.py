@@ -45,15 +45,15 @@ def promises(section: TrainingSetSection) -> list[Expectation]:
     """What a release keeps."""
     del section
     return [
-        Expectation("expect_column_values_to_be_unique", "each annotation stands once in the index", {"column": "row_id"}),
+        Expectation(
+            "expect_column_values_to_be_unique", "each annotation stands once in the index", {"column": "row_id"}
+        ),
         Expectation(
             "expect_column_values_to_be_in_set",
             "each record is in train or eval",
             {"column": "assigned_split", "value_set": ["train", "eval"]},
         ),
-        Expectation(
-            "expect_table_row_count_to_be_between", "there is something to train on", {"min_value": 1}
-        ),
+        Expectation("expect_table_row_count_to_be_between", "there is something to train on", {"min_value": 1}),
         Expectation(
             "expect_column_values_to_be_between",
             "weights as realised are at least 0 and finite",

@@ -112,11 +112,17 @@ def _copies(rows: pl.DataFrame, target: Target, key: str) -> pl.Expr:
     multiples = _multiples(_held(rows, target), target)
     if not multiples:
         return pl.col("copies")
-    wanted = pl.col(target.column).cast(pl.String).replace_strict(
-        {value: float(multiple) for value, multiple in multiples.items()}, default=1.0, return_dtype=pl.Float64
+    wanted = (
+        pl.col(target.column)
+        .cast(pl.String)
+        .replace_strict(
+            {value: float(multiple) for value, multiple in multiples.items()}, default=1.0, return_dtype=pl.Float64
+        )
     )
     draw = (
-        text_id(pl.lit(key), pl.lit(target.id), pl.col("row_id")).str.slice(0, 8).str.to_integer(base=16, dtype=pl.Int64)
+        text_id(pl.lit(key), pl.lit(target.id), pl.col("row_id"))
+        .str.slice(0, 8)
+        .str.to_integer(base=16, dtype=pl.Int64)
         / 2**32
     )
     whole = wanted.floor() + (draw < wanted - wanted.floor()).cast(pl.Float64)
@@ -144,7 +150,9 @@ def _multiples(held: dict[str | None, int], target: Target) -> dict[str, Fractio
 
 def _deciding(section: UpsampledSection, rows: pl.DataFrame) -> pl.Expr:
     hits = [
-        pl.when((pl.col("copies") > 1) & pl.col(target.column).cast(pl.String).is_in(list(target.shares))).then(pl.lit(target.id))
+        pl.when((pl.col("copies") > 1) & pl.col(target.column).cast(pl.String).is_in(list(target.shares))).then(
+            pl.lit(target.id)
+        )
         for target in section.targets
         if target.column in rows.columns
     ]

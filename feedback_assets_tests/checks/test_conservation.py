@@ -2,11 +2,13 @@
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_assets.checks.conservation import conservation
 from feedback_assets.stages.stage import FATE_SCHEMA
+
+SOME = settings(deadline=None, max_examples=40)
 
 
 def ids(*names: str) -> pl.DataFrame:
@@ -101,6 +103,7 @@ def test_copies_that_come_in_have_one_fate_together():
     assert conservation(came, ids("a"), fates(("a", "kept"))).passed
 
 
+@SOME
 @given(
     st.lists(st.sampled_from(["kept", "dropped", "quarantined", "copied"]), min_size=1, max_size=12),
     st.data(),

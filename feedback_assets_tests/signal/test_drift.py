@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_assets.errors import FeedbackError
@@ -28,6 +28,8 @@ from feedback_assets.signal.drift import (
     numeric_histogram,
     psi,
 )
+
+SOME = settings(deadline=None, max_examples=40)
 
 UKP = Path("/work/shared/data/ukpconvarg1")
 
@@ -69,6 +71,7 @@ def test_ks_meets_the_fixture_and_scipy(normal):
     assert (found, where) == pytest.approx((theirs.statistic, theirs.statistic_location), abs=1e-12)
 
 
+@SOME
 @given(
     st.lists(st.integers(-5, 5), min_size=1, max_size=40),
     st.lists(st.integers(-5, 5), min_size=1, max_size=40),
@@ -95,6 +98,7 @@ COUNTS = st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), min_siz
 )
 
 
+@SOME
 @given(COUNTS)
 def test_psi_is_never_negative_and_symmetric(pairs):
     p, q = zip(*pairs, strict=True)
@@ -103,6 +107,7 @@ def test_psi_is_never_negative_and_symmetric(pairs):
     assert psi(p, p) == 0
 
 
+@SOME
 @given(COUNTS)
 def test_js_is_symmetric_and_within_ln_2(pairs):
     p, q = zip(*pairs, strict=True)
@@ -110,6 +115,7 @@ def test_js_is_symmetric_and_within_ln_2(pairs):
     assert js(p, q) == pytest.approx(js(q, p))
 
 
+@SOME
 @given(COUNTS)
 def test_kl_is_scipys_entropy_of_filled_shares(pairs):
     p, q = (np.array(side, float) / sum(side) for side in zip(*pairs, strict=True))
@@ -117,6 +123,7 @@ def test_kl_is_scipys_entropy_of_filled_shares(pairs):
     assert kl(p.tolist(), q.tolist()) == pytest.approx(entropy(*filled), abs=1e-12)
 
 
+@SOME
 @given(st.lists(st.lists(st.sampled_from(["x", "y", "z", None])), min_size=3, max_size=3))
 def test_merging_histograms_is_associative_and_equals_the_whole(parts):
     a, b, c = (categorical_histogram(pl.Series(part, dtype=pl.String)) for part in parts)
@@ -124,6 +131,7 @@ def test_merging_histograms_is_associative_and_equals_the_whole(parts):
     assert (a + b) + c == a + (b + c) == whole
 
 
+@SOME
 @given(st.lists(st.lists(st.floats(allow_nan=True, allow_infinity=True)), min_size=3, max_size=3))
 def test_merging_numeric_histograms_is_associative(parts):
     a, b, c = (numeric_histogram(pl.Series(part, dtype=pl.Float64), (0.0, 1.0)) for part in parts)
@@ -131,6 +139,7 @@ def test_merging_numeric_histograms_is_associative(parts):
     assert sum((a + b + c).mass) == 1_000_000 * sum(map(len, parts))
 
 
+@SOME
 @given(
     st.lists(st.floats() | st.none(), max_size=30),
     st.lists(st.floats() | st.none(), max_size=30),

@@ -4,7 +4,7 @@ import json
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -24,6 +24,8 @@ from feedback_assets.signal.monitor import (
     loss_by_group,
     transformation_drift,
 )
+
+SOME = settings(deadline=None, max_examples=40)
 
 LIMITS = Limits()
 
@@ -153,6 +155,7 @@ def test_a_baseline_for_a_column_that_is_not_there_is_an_error_not_a_pass():
     assert wrong.problem == "expect.category: the data has it categorical, not numeric"
 
 
+@SOME
 @given(st.lists(st.tuples(st.sampled_from([*"abc", None]), st.integers(0, 300) | st.none()), min_size=1, max_size=60))
 def test_the_distribution_of_a_release_serves_as_its_own_baseline(rows):
     frame = records(

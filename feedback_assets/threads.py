@@ -1,0 +1,19 @@
+"""Parts side by side: Polars, Parquet and SHA-256 leave the interpreter while they work, so threads are enough."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def each(function: Callable[[Item], Result], items: Iterable[Item], most: int = 4) -> list[Result]:
+    """`function` of each item, in order, at most `most` (and one a processor) at the same time."""
+    listed = list(items)
+    workers = min(most, os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 1, len(listed))
+    if workers < 2:
+        return [function(item) for item in listed]
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(function, listed))
