@@ -15,7 +15,7 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration.assets import Listener
 from feedback_assets.orchestration.run import Ran
 from feedback_assets.pipeline import STAGES
-from feedback_assets.provenance.release import training_files
+from feedback_assets.provenance.release import folder, training_files
 
 STAYED = ("kept", "copied")
 
@@ -121,10 +121,10 @@ def show_run(project: Project, ran: Ran, *, sample: bool) -> None:
     if ran.release is not None:
         console.print(f"release   {ran.release.id}", style="bold", soft_wrap=True)
         console.print(
-            f"manifest  {_near(project.store.path(f'releases/{ran.release.id}/manifest.json'))}", soft_wrap=True
+            f"manifest  {_near(project.store.path(f'{folder(ran.release.id)}/manifest.json'))}", soft_wrap=True
         )
-        for folder in training_files(project.store, ran.release):
-            console.print(f"training  {_near(folder)}", soft_wrap=True)
+        for path in training_files(project.store, ran.release):
+            console.print(f"training  {_near(path)}", soft_wrap=True)
     where = "" if sample else f" --policy {_near(project.path)} --store {_near(project.store.root)}"
     console.print(f"UI        feedback-assets ui{where}", soft_wrap=True)
 

@@ -1,6 +1,7 @@
 """What a materialization says of itself: checks, drift against its input, losses by group, effective sample sizes."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -86,7 +87,7 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
     )
     if stage.name == "training_set":
         for column, expected in sorted(monitoring.pinned()["expect"].items()):
-            required[f"baseline__{column}"] = Required(
+            required[baseline_name(column)] = Required(
                 True,
                 f"{column} has the distribution that the policy expects",
                 {"type": "baseline", "column": column, "expected": expected, "psi": monitoring.limits.psi},
@@ -233,11 +234,16 @@ def _signals(
         results += [
             replace(
                 drift_check("baseline", entry.as_json(), monitoring.limits.psi, blocking=True),
-                name=f"baseline__{entry.name}",
+                name=baseline_name(entry.name),
             )
             for entry in held
         ]
     return found, results
+
+
+def baseline_name(column: str) -> str:
+    """Name of the check that holds a column against its expected distribution."""
+    return re.sub(r"\W", "_", f"baseline__{column}", flags=re.ASCII)
 
 
 def _brief(entry: ColumnDrift) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import dagster as dg
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration.lineage import COMMIT
-from feedback_assets.provenance.release import Release, training_files
+from feedback_assets.provenance.release import Release, folder, training_files
 from feedback_assets.record import CONTENT, RECORD
 from feedback_assets.snapshots.snapshot import scan
 
@@ -48,9 +48,9 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         metadata["batches"] = _table(_batches(project, commit))
     if made is not None:
         metadata["release"] = made.id
-        metadata["manifest"] = dg.MetadataValue.path(str(project.store.path(f"releases/{made.id}/manifest.json")))
-        for folder in training_files(project.store, made):
-            metadata[f"training_file_{folder.parent.name}_{folder.name}"] = dg.MetadataValue.path(str(folder))
+        metadata["manifest"] = dg.MetadataValue.path(str(project.store.path(f"{folder(made.id)}/manifest.json")))
+        for path in training_files(project.store, made):
+            metadata[f"training_file_{path.parent.name}_{path.name}"] = dg.MetadataValue.path(str(path))
     return metadata
 
 

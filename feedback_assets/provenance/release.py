@@ -133,9 +133,9 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     with store.scratch() as scratch:
         index.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
         files = [{"path": "annotations.parquet", "digest": file_digest(scratch), "bytes": scratch.stat().st_size}]
-        store.put_file(f"releases/{release_id}/annotations.parquet", scratch)
+        store.put_file(f"{folder(release_id)}/annotations.parquet", scratch)
     for path, entry in written:
-        store.put_file(f"releases/{release_id}/{path}", store.path(entry["key"]))
+        store.put_file(f"{folder(release_id)}/{path}", store.path(entry["key"]))
         files.append({"path": path, "digest": entry["digest"], "bytes": entry["bytes"]})
     circumstances = {
         "run_id": run_id,
@@ -146,7 +146,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         "commits": {name: {"number": entry.number, **entry.circumstances} for name, entry in commits.items()},
     }
     value = {"id": release_id, "content": content, "circumstances": circumstances}
-    store.put(f"releases/{release_id}/manifest.json", canonical_json(value))
+    store.put(f"{folder(release_id)}/manifest.json", canonical_json(value))
     made = read(store, release_id)
     number = 1
     entry = canonical_json({"id": release_id, "made_at": circumstances["made_at"], "run_id": run_id})
@@ -189,9 +189,14 @@ def find(store: LocalStore, name: str) -> Release:
     return read(store, ids.pop())
 
 
+def folder(release_id: str) -> str:
+    """Where the files of a release lie in its store; 16 characters of the id are enough to tell releases apart."""
+    return f"releases/{release_id[:16]}"
+
+
 def read(store: LocalStore, release_id: str) -> Release:
     """The release with this id."""
-    key = f"releases/{release_id}/manifest.json"
+    key = f"{folder(release_id)}/manifest.json"
     return Release.from_json(json.loads(store.get(key)), store.uri(key))
 
 
@@ -313,13 +318,13 @@ def _export_part(
 
 def annotations_of(store: LocalStore, made: Release) -> pl.LazyFrame:
     """The annotations in a release, one row each, from the file beside its manifest."""
-    return pl.scan_parquet(store.uri(f"releases/{made.id}/annotations.parquet"))
+    return pl.scan_parquet(store.uri(f"{folder(made.id)}/annotations.parquet"))
 
 
 def training_files(store: LocalStore, made: Release) -> list[Path]:
     """The folders of the exports' splits."""
     return [
-        store.path(f"releases/{made.id}/{export['name']}/{split}")
+        store.path(f"{folder(made.id)}/{export['name']}/{split}")
         for export in made.content["exports"]
         for split in export["splits"]
     ]

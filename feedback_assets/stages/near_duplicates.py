@@ -29,7 +29,7 @@ PAIRS = pl.Schema({"one": pl.UInt64, "two": pl.UInt64})
 VERIFIED = pl.Schema({"one": pl.UInt64, "two": pl.UInt64, "crossed": pl.Boolean})
 
 _BATCH = 8_192  # content rows read at once
-_CHUNK = 256  # content rows or pairs shingled at once: their hashes should stay in the processor's cache
+_CHUNK = 64  # content rows or pairs shingled at once: their hashes should stay in the processor's cache
 _PAIRS_AT_ONCE = 8_000_000
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
@@ -37,6 +37,7 @@ _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
 _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 _LOW = np.uint64(0xFFFFFFFF)
+_MARKS = np.uint64(0x3FF)  # room for the marks of _CHUNK pairs
 _32 = np.uint64(32)
 _33 = np.uint64(33)
 _8 = np.uint64(8)
@@ -452,35 +453,33 @@ def jaccard_kernel(  # noqa: PLR0917  numba calls by position
     for text in range(len(starts) - 1):
         longest = max(longest, starts[text + 1] - starts[text])
     size = 1
-    while size < 4 * longest:
+    while size <= 2 * longest:
         size *= 2
     mask = np.uint64(size - 1)
+    # An entry is a hash whose low bits (the slot says most of them) hold a mark: 2·pair + 1 for a shingle of the left
+    # text, 2·pair + 2 for one that was met in the right text. One word a slot keeps the table in the cache.
     table = np.zeros(size, np.uint64)
-    marks = np.zeros(size, np.int64)  # 2·pair + 1: in the left text; 2·pair + 2: also, or only, in the right one
     for pair in range(len(left)):
-        mark = 2 * pair + 1
+        mark = np.uint64(2 * pair + 1)
         union = 0
         shared = 0
         for at in range(starts[left[pair]], starts[left[pair] + 1]):
+            wanted = hashes[at] & ~_MARKS
             slot = hashes[at] & mask
-            while marks[slot] >= mark and table[slot] != hashes[at]:
+            while (table[slot] & _MARKS) >= mark and (table[slot] & ~_MARKS) != wanted:
                 slot = (slot + _1) & mask
-            if marks[slot] < mark:
-                table[slot] = hashes[at]
-                marks[slot] = mark
-                union += 1
+            union += (table[slot] & _MARKS) < mark
+            table[slot] = wanted | mark
         needed = threshold * union
         end = starts[right[pair] + 1]
         for at in range(starts[right[pair]], end):
             if shared + (end - at) < needed:
                 break
+            wanted = hashes[at] & ~_MARKS
             slot = hashes[at] & mask
-            while marks[slot] >= mark and table[slot] != hashes[at]:
+            while (table[slot] & _MARKS) >= mark and (table[slot] & ~_MARKS) != wanted:
                 slot = (slot + _1) & mask
-            if marks[slot] == mark:
-                shared += 1
-            elif marks[slot] < mark:
-                table[slot] = hashes[at]
-                union += 1
-            marks[slot] = mark + 1
+            shared += (table[slot] & _MARKS) == mark
+            union += (table[slot] & _MARKS) < mark
+            table[slot] = wanted | (mark + _1)
         values[pair] = shared / union if union and shared / union >= threshold else 0.0

@@ -3,6 +3,7 @@
 Here is no Dagster, no file and no store: `materialize` brings the frames and writes what comes back.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -46,7 +47,9 @@ class Expectation:
     def name(self) -> str:
         """`<type>__<column>__<id>`, without limits: an edited limit keeps the history of its check."""
         column = self.kwargs.get("column", "table")
-        return "__".join(part for part in (self.type, str(column), self.id) if part)
+        name = "__".join(part for part in (self.type, str(column), self.id) if part)
+        return re.sub(r"\W", "_", name, flags=re.ASCII)  # Dagster allows letters, digits and underscores
+
 
 
 @dataclass(frozen=True)
