@@ -140,17 +140,21 @@ def _first_problem(path: Path, root: yaml.Node | None, error: ValidationError, m
 
 
 def _line_of(node: yaml.Node | None, steps: tuple[int | str, ...]) -> int:
-    line = node.start_mark.line + 1 if node else 1
+    line = _start(node) if node else 1
     for step in steps:
         if isinstance(node, yaml.MappingNode):
             found = next(((k, v) for k, v in node.value if k.value == str(step)), None)
             if found is None:
                 continue
-            line, node = found[0].start_mark.line + 1, found[1]
+            line, node = _start(found[0]), found[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
-            line = node.start_mark.line + 1
+            line = _start(node)
     return line
+
+
+def _start(node: yaml.Node) -> int:
+    return node.start_mark.line + 1 if node.start_mark else 1
 
 
 def _known_keys(model: type[BaseModel], steps: tuple[int | str, ...]) -> list[str]:

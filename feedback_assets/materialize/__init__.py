@@ -1,0 +1,1 @@
+"""One stage at a time: resolve, load, run, write, check, commit. No Dagster here."""

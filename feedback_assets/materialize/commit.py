@@ -100,14 +100,12 @@ class Commits:
                 raise ValueError
         except (ValueError, KeyError, TypeError):
             raise FeedbackError(
-                f"{self.store.uri(key)}: this commit record was changed after it was written; restore it from a backup, "
-                f"or delete it and materialize {asset} again"
+                f"{self.store.uri(key)}: this commit record was changed after it was written; "
+                f"restore it from a backup, or delete it and materialize {asset} again"
             ) from None
         commit = Commit(number, value["content"], value["circumstances"])
         if commit.data_version != commit.snapshot.data_version:
-            raise FeedbackError(
-                f"{self.store.uri(key)}: its data version is not that of its parts; materialize {asset} again"
-            )
+            raise FeedbackError(f"{self.store.uri(key)}: its data version is not its parts'; materialize {asset} again")
         return commit
 
     def of_run(self, asset: str, run_id: str) -> Commit | None:

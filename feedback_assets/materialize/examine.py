@@ -82,7 +82,7 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
     )
     required["drift"] = Required(
         False,
-        f"no monitored column moved beyond a PSI of {monitoring.limits.psi} and beyond chance against the stage's input",
+        f"no monitored column moved beyond a PSI of {monitoring.limits.psi}, and beyond chance, against the input",
         {"type": "drift", "psi": monitoring.limits.psi},
     )
     if stage.name == "training_set":
@@ -97,7 +97,7 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
 
 @dataclass(frozen=True)
 class Examined:
-    """A snapshot beside what it was made from: `before` are the rows of the upstream stage, None at the start of the graph.
+    """A snapshot beside what it was made from: `before` are the upstream stage's rows, None at the start of the graph.
 
     `versions` are digests of all that is examined, for the memo.
     """
@@ -280,7 +280,7 @@ def _quarantined_share(fates: pl.LazyFrame, required: Required) -> CheckResult:
 
 def _drift_check(drifts: Sequence[ColumnDrift], required: Required) -> CheckResult:
     moved = sorted(
-        (d for d in drifts if d.verdict == "moved" and d.drift), key=lambda d: -(d.drift.psi if d.drift else 0)
+        (d for d in drifts if d.verdict == "moved" and d.drift), key=lambda d: -((d.drift.psi if d.drift else 0) or 0)
     )
     unsure = [d.name for d in drifts if d.verdict == "inconclusive"]
     limit = required.definition["psi"]
@@ -328,7 +328,7 @@ def _check(
     passed: bool,
     meaning: str,
     observed: dict[str, Any],
-    status: Any = None,  # noqa: FBT001
+    status: Any = None,
 ) -> CheckResult:
     return CheckResult(
         name=name,

@@ -27,7 +27,7 @@ from feedback_assets.sources.files import BatchFile, list_files, read
 from feedback_assets.sources.guidelines import GuidelinesSection, read_guidelines
 from feedback_assets.sources.mapping import map_records
 from feedback_assets.sources.source import Source
-from feedback_assets.stages.ingested import Intake, IngestedSection, resolve, to_records
+from feedback_assets.stages.ingested import IngestedSection, Intake, resolve, to_records
 from feedback_assets.threads import each
 
 CONTENT_PART_ROWS = 50_000
@@ -72,9 +72,7 @@ def read_batches(
     memo = Memo(store)
     known, arrived = _known(store, previous)
     present = {
-        (file.source, file.name, file.digest): file
-        for source in section.sources
-        for file in list_files(source, folder)
+        (file.source, file.name, file.digest): file for source in section.sources for file in list_files(source, folder)
     }
     sources = {source.name: source for source in section.sources}
     new = sorted(key for key in present if key not in known)
@@ -137,8 +135,8 @@ def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, 
         return known
     if file is None:
         raise FeedbackError(
-            f"batch {key[1]!r} of source {key[0]!r} is no longer where it was, and its mapping or the code has changed since; "
-            "put the file back, or restore the mapping"
+            f"batch {key[1]!r} of source {key[0]!r} is no longer where it was, and its mapping or the code has changed "
+            "since; put the file back, or restore the mapping"
         )
     raw = read(file, source)
     mapped = map_records(raw, source, file)
@@ -200,7 +198,7 @@ def _batches(arrivals: list[Key], rows: pl.DataFrame, quarantined: pl.DataFrame)
 
 
 def _block_ends(batches: pl.DataFrame) -> list[int]:
-    """The last arrival of each part: parts hold whole batches, and an earlier part never changes when a batch is added."""
+    """The last arrival of each part: parts hold whole batches, and a new batch never changes an earlier part."""
     ends: list[int] = []
     held = 0
     for arrival, rows in batches.select("arrival", "rows").iter_rows():

@@ -1,4 +1,4 @@
-"""One stage: resolve its inputs, load exactly those, run, write, check, commit. Dagster, replay and the command line all do this."""
+"""One stage: resolve its inputs, load exactly those, run, write, check, commit."""
 
 import platform
 import time

@@ -1,0 +1,1 @@
+"""Releases, and the questions asked of them."""

@@ -1,4 +1,4 @@
-"""The gate before a release: every blocking check of the exact versions in its chain has passed, or nothing is released."""
+"""The gate before a release: every blocking check of the exact versions behind it has passed, or there is none."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,16 +26,17 @@ class Verdict:
         """One line for a person."""
         if self.opens:
             return f"all {self.asked} blocking checks of the exact versions behind the release have passed"
-        more = f" (and {len(self.reasons) - 1} more)" if len(self.reasons) > 1 else ""
-        return f"the gate refuses: {self.reasons[0]}{more}"
+        first, *others = self.reasons
+        more = f" (and {len(others)} more)" if others else ""
+        return f"the gate refuses: {first}{more}"
 
 
 def gate(project: Project, commits: Mapping[str, Commit], beside: Sequence[str] = ()) -> Verdict:
     """Ask whether a release may be made from `commits` (by asset) and all that they were made from.
 
-    Asked is what today's policy requires: every stage upstream of `training_set` with its code and section as they are now, and
-    of each exactly the required blocking checks, with today's definitions, passed. `beside` are further reasons to refuse,
-    such as what Dagster's own results say.
+    Asked is what today's policy requires: every stage upstream of `training_set`, with its code and section as they
+    are now, and of each the required blocking checks, with today's definitions, passed. `beside` are further reasons
+    to refuse, such as what Dagster's own results say.
     """
     found = chain(project, commits)
     reasons = list(beside)

@@ -20,9 +20,9 @@ def questions(release: Release) -> dict[str, Any]:
     """Answer the three questions.
 
     Returns:
-        `annotations`: records, examples, `by_guideline` (version, status, digest, records), `groups` (with the row ids);
-        `transformations`: one entry a stage, with what each rule is pinned to and what it did;
-        `distribution`: one entry a column, expected beside actual. Each has `incomplete`: what it cannot answer, in sentences.
+        `annotations`: records, examples, `by_guideline` (version, status, digest, records), `groups` (with row ids);
+        `transformations`: `stages`, with what each rule is pinned to and what it did;
+        `distribution`: `columns`, expected beside actual. Each has `incomplete`: what it cannot answer.
     """
     content = release.content
     return {
@@ -54,7 +54,7 @@ def _annotations(content: Any) -> dict[str, Any]:
         entry["examples"] += group["examples"]
     rows = sorted(by_guideline.values(), key=lambda entry: (-entry["records"], str(entry["guideline"])))
     incomplete = [
-        f"{entry['records']:,} records of task {entry['task']}: guideline {entry['guideline'] or 'unknown'}, {entry['meaning']}"
+        f"{entry['records']:,} records of {entry['task']}: guideline {entry['guideline'] or 'unknown'}, {entry['meaning']}"
         for entry in rows
         if entry["status"] in UNCERTAIN
     ]

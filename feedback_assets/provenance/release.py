@@ -71,7 +71,7 @@ class Release:
             raise FeedbackError(f"{where}: not a release manifest; expected the keys id, content and circumstances")
         if digest(value["content"]) != value["id"]:
             raise FeedbackError(
-                f"{where}: the manifest was changed after the release: its content no longer has the digest {value['id'][:12]}"
+                f"{where}: the manifest was changed after the release; its content no longer has the digest of its id"
             )
         return cls(value["id"], value["content"], value["circumstances"])
 

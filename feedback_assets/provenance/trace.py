@@ -1,4 +1,4 @@
-"""What became of one annotation: through every stage, its fate, the rule and its version, its weight factor by factor."""
+"""What became of one annotation: through every stage its fate, the rule and its version, its weight by factor."""
 
 from typing import Any
 
@@ -38,8 +38,8 @@ def trace(project: Project, name: str, commits: dict[str, Commit] | None = None)
         commits: the chain to look in; default: what stands behind the latest materializations.
 
     Returns:
-        For each annotation: `row_id`, `record` (the columns that say what it is), `deliveries` (each arrival of it) and `steps`
-        (one a stage: fate, rule, version, into, and what the stage added). `in_release` says whether it came through.
+        For each annotation: `row_id`, `record` (the columns that say what it is), `deliveries` (each arrival of it),
+        `steps` (one a stage: fate, rule, version, into, what the stage added), and `in_release`.
 
     Raises:
         FeedbackError: nothing is materialized, or no delivery has this id.

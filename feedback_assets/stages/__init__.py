@@ -1,0 +1,1 @@
+"""The work: pure functions on Polars frames, a file a stage."""

@@ -1,4 +1,4 @@
-"""guideline_joined: each record gets the guideline it was made under, and what was known then of its annotator's agreement."""
+"""guideline_joined: each record gets the guideline it was made under, and the agreement that was known then."""
 
 import polars as pl
 from pydantic import Field
@@ -39,9 +39,9 @@ def guideline_joined(inputs: Inputs, section: GuidelineJoinedSection, engine: En
 
     Added: `guideline` (version applied, String), `guideline_digest` (SHA-256 of its text), `guideline_status`
     (see STATUSES), `guideline_in_force` (version in force by date, where exactly one is), `guideline_behind` (String:
-    "none", "clarifying", "breaking": what has changed between it and the newest version of its task), `annotator_agreement`
-    and `item_agreement` (Float64, null when the count behind them is 0) with `annotator_agreement_n` and
-    `item_agreement_n` (Int64, judgments compared).
+    "none", "clarifying", "breaking": what has changed between it and the newest version of its task),
+    `annotator_agreement` and `item_agreement` (Float64, null when the count behind them is 0) with
+    `annotator_agreement_n` and `item_agreement_n` (Int64, judgments compared).
     """
     del engine
     rows = _with_guideline(inputs.rows, inputs.others["guidelines"])

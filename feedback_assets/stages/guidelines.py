@@ -20,8 +20,8 @@ def promises(section: GuidelinesSection) -> list[Expectation]:
 STAGE = Stage(
     name="guidelines",
     description=(
-        "The guidelines that annotators worked under: one row a version, with the interval in which it was in force and the digest "
-        "of its text. Read from Markdown files with front matter."
+        "The guidelines that annotators worked under: one row a version, with the interval in which it was in force "
+        "and the digest of its text. Read from Markdown files with front matter."
     ),
     inputs=(),
     section=GuidelinesSection,

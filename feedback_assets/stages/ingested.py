@@ -83,7 +83,7 @@ def promises(section: IngestedSection) -> list[Expectation]:
 
 @dataclass(frozen=True)
 class Intake:
-    """One batch file, read: `rows` (record.SCHEMA and `record_digest`), `content`, `quarantined`, aligned by position."""
+    """One batch file, read: `rows` (record.SCHEMA and `record_digest`), `content` aligned with them, `quarantined`."""
 
     rows: pl.DataFrame
     content: pl.DataFrame

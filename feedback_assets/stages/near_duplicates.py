@@ -334,7 +334,8 @@ def _buffers(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _windows(data: np.ndarray, begins: np.ndarray, ends: np.ndarray, shingle: int) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of the shingles of each text, in order, and where each text's hashes start."""
     bytes_in_all = int((ends - begins)[begins >= 0].sum())
-    codes, hashes = np.empty((2, bytes_in_all + len(begins)), dtype=np.uint64)
+    codes = np.empty(bytes_in_all + len(begins), dtype=np.uint32)
+    hashes = np.empty(len(codes), dtype=np.uint64)
     begin, starts = np.zeros((2, len(begins) + 1), dtype=np.int64)
     _compiled(characters_kernel)(data, begins, ends, codes, begin)
     _compiled(windows_kernel)(codes, begin, shingle, hashes, starts)
@@ -374,17 +375,17 @@ def characters_kernel(
             high |= byte
         if high < 128:
             for place in range(len(piece)):
-                codes[at + place] = np.uint64(piece[place]) + _1
+                codes[at + place] = np.uint32(piece[place]) + np.uint32(1)
             at += len(piece)
         else:
             for byte in piece:
                 if (byte & 0xC0) == 0x80:
-                    codes[at - 1] = (codes[at - 1] << _8) + np.uint64(byte)
+                    codes[at - 1] = np.uint32((np.uint64(codes[at - 1]) << _8) + np.uint64(byte))
                 else:
-                    codes[at] = np.uint64(byte) + _1
+                    codes[at] = np.uint32(byte) + np.uint32(1)
                     at += 1
         if at == starts[text]:
-            codes[at] = _0
+            codes[at] = np.uint32(0)
             at += 1
     starts[len(begins)] = at
 
@@ -410,7 +411,7 @@ def windows_kernel(codes: np.ndarray, begins: np.ndarray, shingle: int, hashes: 
             power = powers[shingle - width + place]
             shifted = codes[begins[text] + place : begins[text] + place + len(out)]
             for window in range(len(out)):
-                out[window] += shifted[window] * power
+                out[window] += np.uint64(shifted[window]) * power
         for window in range(len(out)):
             mixed = (out[window] ^ (out[window] >> _33)) * _MIX_1
             mixed = (mixed ^ (mixed >> _33)) * _MIX_2
@@ -445,7 +446,7 @@ def minima_kernel(hashes: np.ndarray, lows: np.ndarray, highs: np.ndarray, value
                 line[slot] = min(line[slot], above | (mixed & _LOW))
 
 
-def jaccard_kernel(  # noqa: PLR0917  numba calls by position
+def jaccard_kernel(
     hashes: np.ndarray, starts: np.ndarray, left: np.ndarray, right: np.ndarray, threshold: float, values: np.ndarray
 ) -> None:
     """Compiled. Jaccard of the sets of hashes of texts left[i] and right[i]; 0 where it is below `threshold`."""

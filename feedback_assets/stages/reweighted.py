@@ -33,7 +33,7 @@ class ReplicateShare(Factor):
 
 
 class RankingShare(Factor):
-    """The pairs of one ranking of k responses weigh 1/(k−1) each (Ouyang et al. 2022, §3.4 treats them as one element)."""
+    """The pairs of one ranking of k responses weigh 1/(k−1) each, so that a record counts once per response."""
 
     kind: Literal["ranking_share"]
 
@@ -256,7 +256,7 @@ def promises(section: ReweightedSection) -> list[Expectation]:
 
 
 def reweighted(inputs: Inputs, section: ReweightedSection, engine: Engine) -> Output:
-    """Add `weight` (Float64, raw: not normalised) and one column `w_<factor id>` for each factor; the weight is their product.
+    """Add `weight` (Float64, raw: not normalised), the product of one column `w_<factor id>` for each factor.
 
     The table `plan` holds `mean_weight_millionths` (Int64), by which a trainer may normalise.
     """
@@ -287,8 +287,8 @@ def reweighted(inputs: Inputs, section: ReweightedSection, engine: Engine) -> Ou
 STAGE = Stage(
     name="reweighted",
     description=(
-        "Named, versioned factors give each row its weight. Each factor is a column of its own, so that every weight can be "
-        "explained factor by factor. The raw weight is kept; the mean that normalises it stands in the plan."
+        "Named, versioned factors give each row its weight. Each factor is a column of its own, so that every weight "
+        "can be explained factor by factor. The raw weight is kept; the mean that normalises it stands in the plan."
     ),
     inputs=("deduplicated",),
     section=ReweightedSection,

@@ -84,10 +84,10 @@ class Output:
 class Stage:
     """One stage of the pipeline; `pipeline.py` lists them in order.
 
-    `section` is its part of the policy, `function(inputs, section, engine)` does the work (None for a stage that reads
-    from outside: `materialize.intake` does), `promises(section)` gives its expectations. `scope` "row" means that a row's fate depends on that row alone, so the function is
-    mapped over parts and memoised; "whole" that it needs all rows. `version` is raised by hand only to force
-    a recomputation.
+    `section` is its part of the policy, `function(inputs, section, engine)` does the work (None for a stage that
+    reads from outside: `materialize.intake` does), `promises(section)` gives its expectations. `scope` "row" means
+    that a row's fate depends on that row alone, so the function is mapped over parts and memoised; "whole" that it
+    needs all rows. `version` is raised by hand only to force a recomputation.
     """
 
     name: str

@@ -17,7 +17,7 @@ class Export(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the folder")
     format: Literal["preference", "kto", "rating"] = Field(
         "preference",
-        description="preference: prompt, chosen, rejected; kto: prompt, completion, label; rating: prompt, completion, score",
+        description="prompt with chosen, rejected (preference), completion, label (kto) or completion, score (rating)",
     )
     file: Literal["parquet", "jsonl"] = "parquet"
     conversational: bool = Field(True, description="prompt and responses as lists of messages; otherwise plain text")
@@ -31,6 +31,9 @@ def _named_once(exports: tuple[Export, ...]) -> tuple[Export, ...]:
     return exports
 
 
+DEFAULT_EXPORTS = (Export.model_validate({"name": "preferences"}),)
+
+
 class TrainingSetSection(Section):
     """How the signal is realised, and what is written for trainers."""
 
@@ -38,7 +41,7 @@ class TrainingSetSection(Section):
         "weights",
         description="weights: each record once, with a weight column; copies: repeated lines and no weight column",
     )
-    exports: Annotated[tuple[Export, ...], AfterValidator(_named_once)] = (Export(name="preferences"),)
+    exports: Annotated[tuple[Export, ...], AfterValidator(_named_once)] = DEFAULT_EXPORTS
 
 
 def promises(section: TrainingSetSection) -> list[Expectation]:
@@ -63,7 +66,7 @@ def promises(section: TrainingSetSection) -> list[Expectation]:
 
 
 def training_set(inputs: Inputs, section: TrainingSetSection, engine: Engine) -> Output:
-    """One row a record: all columns so far, `copies`, and `training_weight` (Float64, weight × copies: the signal as realised).
+    """One row a record: all columns so far and `training_weight` (Float64, weight × copies: the signal as realised).
 
     Copies of one record are one row here. With `realise: copies` the weights must all be equal.
 
@@ -94,9 +97,9 @@ def training_set(inputs: Inputs, section: TrainingSetSection, engine: Engine) ->
 STAGE = Stage(
     name="training_set",
     description=(
-        "The release: an index of records, copies, weights and splits over the text, a manifest that answers the three questions "
-        "on its own, and flat files for trainers. Nothing is released unless every blocking check of the exact versions "
-        "behind it has passed."
+        "The release: an index of records, copies, weights and splits over the text, a manifest that answers the "
+        "three questions on its own, and flat files for trainers. Nothing is released unless every blocking check of the exact "
+        "versions behind it has passed."
     ),
     inputs=("upsampled",),
     section=TrainingSetSection,
