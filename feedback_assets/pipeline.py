@@ -48,16 +48,16 @@ STAGES: tuple[Stage, ...] = (
 class Policy(Section):
     """The policy: a section a stage, and what is watched."""
 
-    project: str = Field("feedback", pattern=r"^[A-Za-z0-9_.-]+$", description="a name for people")
+    project: str = Field(default="feedback", pattern=r"^[A-Za-z0-9_.-]+$", description="a name for people")
     ingested: IngestedSection
-    guidelines: GuidelinesSection = Field(default_factory=GuidelinesSection)
-    guideline_joined: GuidelineJoinedSection = Field(default_factory=GuidelineJoinedSection)
-    filtered: FilteredSection = Field(default_factory=FilteredSection)
-    deduplicated: DeduplicatedSection = Field(default_factory=DeduplicatedSection)
-    reweighted: ReweightedSection = Field(default_factory=ReweightedSection)
-    upsampled: UpsampledSection = Field(default_factory=UpsampledSection)
-    training_set: TrainingSetSection = Field(default_factory=TrainingSetSection)
-    monitoring: Monitoring = Field(default_factory=Monitoring)
+    guidelines: GuidelinesSection = GuidelinesSection()
+    guideline_joined: GuidelineJoinedSection = GuidelineJoinedSection()
+    filtered: FilteredSection = FilteredSection()
+    deduplicated: DeduplicatedSection = DeduplicatedSection()
+    reweighted: ReweightedSection = ReweightedSection()
+    upsampled: UpsampledSection = UpsampledSection()
+    training_set: TrainingSetSection = TrainingSetSection()
+    monitoring: Monitoring = Monitoring()
 
     def section(self, stage: str) -> Section:
         """The section of a stage."""

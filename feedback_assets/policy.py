@@ -140,7 +140,7 @@ def _first_problem(path: Path, root: yaml.Node | None, error: ValidationError, m
 
 
 def _line_of(node: yaml.Node | None, steps: tuple[int | str, ...]) -> int:
-    line = _start(node) if node else 1
+    line = _start(node)
     for step in steps:
         if isinstance(node, yaml.MappingNode):
             found = next(((k, v) for k, v in node.value if k.value == str(step)), None)
@@ -153,8 +153,8 @@ def _line_of(node: yaml.Node | None, steps: tuple[int | str, ...]) -> int:
     return line
 
 
-def _start(node: yaml.Node) -> int:
-    return node.start_mark.line + 1 if node.start_mark else 1
+def _start(node: yaml.Node | None) -> int:
+    return node.start_mark.line + 1 if node and node.start_mark else 1
 
 
 def _known_keys(model: type[BaseModel], steps: tuple[int | str, ...]) -> list[str]:

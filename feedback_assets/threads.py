@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 def each(function: Callable[[Item], Result], items: Iterable[Item], most: int = 4) -> list[Result]:
     """`function` of each item, in order, at most `most` (and one a processor) at the same time."""
     listed = list(items)
-    workers = min(most, os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 1, len(listed))
+    workers = min(most, os.cpu_count() or 1, len(listed))
     if workers < 2:
         return [function(item) for item in listed]
     with ThreadPoolExecutor(workers) as pool:

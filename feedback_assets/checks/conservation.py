@@ -39,7 +39,11 @@ def conservation(input_ids: Frame, output: Frame, fates: Frame, *, name: str = "
     Returns:
         Passed, or failed with a sentence that counts each kind of violation and names an example or two.
     """
-    came, told, stands = _came(input_ids), fates.lazy().collect(), _stands(output)
+    told = fates.lazy().collect()
+    if _plainly_conserved(input_ids, told, output):
+        rows_in, rows_out = (frame.lazy().select(pl.len()).collect().item() for frame in (input_ids, output))
+        return _result(name, {}, rows_in, rows_out, told, 0)
+    came, stands = _came(input_ids), _stands(output)
     problems: dict[str, pl.Series] = {}
     fate, copies = pl.col("fate"), pl.col("copies").fill_null(0)
 
@@ -87,14 +91,37 @@ def conservation(input_ids: Frame, output: Frame, fates: Frame, *, name: str = "
     chained = merged.join(merged.select(into="row_id").unique(), on="into", how="semi")
     problems["are merged into a row that is itself merged"] = chained["row_id"]
 
-    return _result(name, {what: ids for what, ids in problems.items() if ids.len()}, (came, told, stands, new))
+    found = {what: ids for what, ids in problems.items() if ids.len()}
+    return _result(name, found, int(came["came"].sum()), int(stands["stands"].sum()), told, new.height)
+
+
+def _plainly_conserved(input_ids: Frame, told: pl.DataFrame, output: Frame) -> bool:
+    """Whether all is well, with nothing new and nothing merged, as in most stages: at a fraction of the time.
+
+    Ids are compared as sorted 64-bit hashes; where this says no, the full comparison decides and names what is wrong.
+    """
+    schema = output.lazy().collect_schema()
+    if "copy_index" in input_ids.lazy().collect_schema() or told.get_column("fate").is_in(POINTING).any():
+        return False
+    fate, copies = pl.col("fate"), pl.col("copies")
+    sound = (
+        ((fate == "kept") & (copies == 1)) | ((fate == "copied") & (copies >= 1)) | (fate.is_in(GONE) & (copies == 0))
+    )
+    if not told.select(sound.fill_null(value=False).all()).item():
+        return False
+    came = input_ids.lazy().select(pl.col("row_id").hash().sort()).collect().to_series()
+    due = told.select(pl.col("row_id").hash(), "copies").sort("row_id")
+    if came.is_duplicated().any() or not came.equals(due.get_column("row_id")):
+        return False
+    numbered = [pl.col("copy_index").hash()] if "copy_index" in schema else []
+    stands = output.lazy().select(pl.col("row_id").hash(), *numbered).collect()
+    wanted = due.select(pl.col("row_id").repeat_by("copies").explode(empty_as_null=False)).to_series()
+    return stands.n_unique() == stands.height and stands.get_column("row_id").sort().equals(wanted)
 
 
 def _result(
-    name: str, found: dict[str, pl.Series], frames: tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]
+    name: str, found: dict[str, pl.Series], rows_in: int, rows_out: int, told: pl.DataFrame, new: int
 ) -> CheckResult:
-    came, told, stands, new = frames
-    rows_in, rows_out = int(came["came"].sum()), int(stands["stands"].sum())
     counts = dict(told.group_by("fate").len().filter(pl.col("fate").is_not_null()).sort("fate").iter_rows())
     examples = {what: ids.sort().head(2).to_list() for what, ids in found.items()}
     if found:
@@ -104,7 +131,7 @@ def _result(
         sentence = f"{rows_in} rows came in, {rows_out} came out; {said}."
     else:
         fates = ", ".join(f"{count} {fate}" for fate, count in counts.items()) or "none"
-        children = f", {new.height} of them new with named parents" if new.height else ""
+        children = f", {new} of them new with named parents" if new else ""
         sentence = f"Each of {rows_in} rows has one fate ({fates}); {rows_out} rows came out{children}."
     return CheckResult(
         name=name,
@@ -117,7 +144,7 @@ def _result(
         observed={
             "rows_in": rows_in,
             "rows_out": rows_out,
-            "new_rows": new.height,
+            "new_rows": new,
             "fates": counts,
             "violations": {what: ids.len() for what, ids in found.items()},
             "examples": examples,

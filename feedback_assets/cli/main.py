@@ -41,7 +41,7 @@ def main() -> None:
         code = _say("stopped; what was committed stays, and nothing half-written can be read", 130)
     except BrokenPipeError:
         code = 0
-    except Exception as error:  # noqa: BLE001  the last resort: still one line
+    except Exception as error:
         code = _say(
             f"internal error, please report it: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             2,
@@ -50,12 +50,12 @@ def main() -> None:
 
 
 def _say(line: str, code: int) -> int:
-    print(f"feedback-assets: {line}", file=sys.stderr)  # noqa: T201
+    print(f"feedback-assets: {line}", file=sys.stderr)
     return code
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 @app.command()
@@ -103,7 +103,7 @@ def ui(
     print(
         f"policy  {project.path}\nstore   {project.store.root}\nUI      http://{host}:{port}   (Ctrl-C stops it)",
         flush=True,
-    )  # noqa: T201
+    )
     command = [sys.executable, "-m", "dagster", "dev", "-m", "feedback_assets.definitions", "-p", str(port), "-h", host]
     os.chdir(project.folder)
     os.execv(sys.executable, command)  # noqa: S606
@@ -187,5 +187,5 @@ def init(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
     from feedback_assets.cli.starter import write_starter
 
     for path in write_starter(folder):
-        print(path)  # noqa: T201
-    print(f"\nNext: edit {folder / 'policy.yaml'}, then: feedback-assets run --policy {folder / 'policy.yaml'}")  # noqa: T201
+        print(path)
+    print(f"\nNext: edit {folder / 'policy.yaml'}, then: feedback-assets run --policy {folder / 'policy.yaml'}")

@@ -11,7 +11,7 @@ SAMPLE = Path(".feedback_assets/sample")
 
 
 def open_project(policy: Path | None, store: Path | None) -> Project:
-    """Open a project; without a policy the synthetic sample, written on first use; without a store `store` beside the policy.
+    """Open a project: by default the synthetic sample, written on first use, and `store` beside the policy.
 
     Raises:
         FeedbackError: the policy is missing or does not fit.

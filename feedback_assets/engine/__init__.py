@@ -1,0 +1,1 @@
+"""Where part-wise functions run."""

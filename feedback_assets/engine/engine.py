@@ -48,7 +48,7 @@ class Engine(Protocol):
     ) -> list[pl.DataFrame]:
         """Return `function(earlier, part, parameters)` for each (digest, frame), in order, memoised.
 
-        `earlier` is the list of frames before it. The key holds the digests of the part and of all before it, so a new part
-        costs its own comparison with the history and not the history's with itself.
+        `earlier` is the list of frames before it. The key holds the digests of the part and of all before it, so a
+        new part costs its own comparison with the history and not the history's with itself.
         """
         ...

@@ -1,0 +1,1 @@
+"""What goes out: files for trainers."""

@@ -36,8 +36,8 @@ def examples(content: pl.LazyFrame, index: pl.DataFrame, export: Mapping[str, An
     tied = chosen.filter(pl.col("label") == "tie")
     if tied.height and export["ties"] == "error":
         raise FeedbackError(
-            f"export {export['name']!r}: {tied.height} records are ties and have no chosen side (first: {tied['row_id'][0]}); "
-            "use `ties: drop`, or filter them"
+            f"export {export['name']!r}: {tied.height} records are ties, first {tied['row_id'][0]}; "
+            "a tie has no chosen side: use `ties: drop`, or filter them"
         )
     chosen = chosen.filter(pl.col("label").is_null() | (pl.col("label") != "tie")).sort("content_row")
     if not chosen.height:

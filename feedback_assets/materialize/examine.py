@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from feedback_assets.signal.monitor import (
 from feedback_assets.snapshots.snapshot import Memo
 from feedback_assets.stages.ingested import IngestedSection
 from feedback_assets.stages.stage import Stage
+from feedback_assets.threads import each
 
 REGISTRIES = ("guidelines",)  # assets that hold no feedback: there is no row to follow and no signal to watch
 DIGITS = 9  # floats are rounded before they are digested: the last bits differ between machines
@@ -145,7 +146,6 @@ def _examine(examined: Examined, required: dict[str, Required]) -> dict[str, Any
     wanted = {name for promise in promises for name in columns_named(promise.kwargs)}
     schema = examined.after.collect_schema().names()
     narrow = examined.after.select([name for name in schema if name in wanted] or schema[:1]).collect()
-    results = run_suite(narrow, promises, stage.name)
     found: dict[str, Any] = {
         "drift": [],
         "baseline": [],
@@ -154,8 +154,12 @@ def _examine(examined: Examined, required: dict[str, Required]) -> dict[str, Any
         "effective_sample_size": {},
         "distribution": {},
     }
+    # Great Expectations is Python, the signals are Polars: side by side they take little longer than one of them.
+    tasks: list[Callable[[], Any]] = [lambda: run_suite(narrow, promises, stage.name)]
     if stage.name not in REGISTRIES:
-        signals, more = _signals(examined, monitoring, required)
+        tasks.append(lambda: _signals(examined, monitoring, required))
+    results, *signalled = each(lambda task: task(), tasks)
+    for signals, more in signalled:
         found |= signals
         results += more
     by_name = {result.name: result for result in results}

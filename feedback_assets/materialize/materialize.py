@@ -60,7 +60,7 @@ def chain(project: Project, commits: Mapping[str, Commit]) -> dict[str, Commit]:
                 found[name] = project.commits.read(name, source["number"])
                 if found[name].id != commit.content["inputs"][name]["commit"]:
                     raise FeedbackError(
-                        f"{commit.asset} was made from another {name} than the store now has as number {source['number']}; "
+                        f"{commit.asset} was made from another {name} than number {source['number']} of the store; "
                         f"materialize {commit.asset} again"
                     )
                 pending.append(found[name])

@@ -1,4 +1,4 @@
-"""The job over the whole graph, and what starts it: a daily schedule and a sensor for new batches, both off until switched on."""
+"""The job over the whole graph, and what starts it: a daily schedule and a sensor for new batches, both off."""
 
 import dagster as dg
 

@@ -29,7 +29,6 @@ def promises(section: FilteredSection) -> list[Expectation]:
     del section
     return [
         Expectation("expect_table_row_count_to_be_between", "the rules leave something to train on", {"min_value": 1}),
-        Expectation("expect_column_values_to_be_unique", "each annotation stands once", {"column": "row_id"}),
         Expectation("expect_column_values_to_not_be_null", "every row has its kind", {"column": "kind"}),
     ]
 

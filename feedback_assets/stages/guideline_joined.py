@@ -13,14 +13,15 @@ STATUSES = ("declared", "inferred", "conflict", "ambiguous", "unknown-version", 
 class GuidelineJoinedSection(Section):
     """How records meet the guidelines."""
 
-    agreement: bool = Field(True, description="compute the agreement of annotator and item as known at the time")
+    agreement: bool = Field(
+        default=True, description="compute the agreement of annotator and item as known at the time"
+    )
 
 
 def promises(section: GuidelineJoinedSection) -> list[Expectation]:
     """What the join keeps."""
     del section
     return [
-        Expectation("expect_column_values_to_be_unique", "the join multiplies no record", {"column": "row_id"}),
         Expectation(
             "expect_column_values_to_be_in_set",
             "it is said of every record how its guideline was found",

@@ -38,9 +38,11 @@ UNTRACED = (
 class IngestedSection(Section):
     """Where feedback comes from."""
 
-    as_of: datetime | None = Field(None, description="no record can be later; default: when its batch arrived")
+    as_of: datetime | None = Field(default=None, description="no record can be later; default: when its batch arrived")
     sources: tuple[Source, ...] = Field(min_length=1, description="the sources, each with its mapping")
-    max_quarantined_share: float = Field(0.2, ge=0, le=1, description="more than this in quarantine fails the check")
+    max_quarantined_share: float = Field(
+        default=0.2, ge=0, le=1, description="more than this in quarantine fails the check"
+    )
 
     @field_validator("as_of")
     @classmethod
@@ -341,7 +343,8 @@ STAGE = Stage(
     name="ingested",
     description=(
         "Every batch of feedback, mapped to the canonical record. A line is a record or in quarantine with its reason; "
-        "redeliveries count once, edits are revisions. The text is written here and read only by the stages that need it."
+        "redeliveries count once, edits are revisions. The text is written here, and only the stages that "
+        "need it read it."
     ),
     inputs=(),
     section=IngestedSection,

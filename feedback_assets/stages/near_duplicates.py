@@ -29,7 +29,7 @@ PAIRS = pl.Schema({"one": pl.UInt64, "two": pl.UInt64})
 VERIFIED = pl.Schema({"one": pl.UInt64, "two": pl.UInt64, "crossed": pl.Boolean})
 
 _BATCH = 8_192  # content rows read at once
-_CHUNK = 64  # content rows or pairs shingled at once: their hashes should stay in the processor's cache
+_CHUNK = 128  # content rows or pairs shingled at once: their hashes should stay in the processor's cache
 _PAIRS_AT_ONCE = 8_000_000
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)

@@ -60,8 +60,8 @@ class AnnotatorReliability(Factor):
     """Annotators who agreed with others, as known then, weigh more: floor + (1 − floor) · agreement."""
 
     kind: Literal["annotator_reliability"]
-    floor: float = Field(0.2, ge=0, le=1)
-    least_n: int = Field(20, ge=1, description="fewer comparisons than this leave the weight at 1")
+    floor: float = Field(default=0.2, ge=0, le=1)
+    least_n: int = Field(default=20, ge=1, description="fewer comparisons than this leave the weight at 1")
 
     def weight(self, rows: pl.LazyFrame) -> pl.Expr:
         """1 where the agreement rests on fewer than `least_n` comparisons."""
@@ -76,7 +76,7 @@ class Recency(Factor):
     kind: Literal["recency"]
     half_life_days: float = Field(gt=0)
     as_of: datetime = Field(description="the day that counts as today: a clock would give other weights every run")
-    floor: float = Field(0.0, ge=0, le=1)
+    floor: float = Field(default=0.0, ge=0, le=1)
 
     @field_validator("as_of")
     @classmethod
@@ -95,7 +95,7 @@ class Confidence(Factor):
     """Judgments given with less confidence weigh less, down to `floor`."""
 
     kind: Literal["confidence"]
-    floor: float = Field(0.5, ge=0, le=1)
+    floor: float = Field(default=0.5, ge=0, le=1)
 
     def weight(self, rows: pl.LazyFrame) -> pl.Expr:
         """Floor + (1 − floor) · confidence; 1 where no confidence was given."""
@@ -107,9 +107,9 @@ class GuidelineDiscount(Factor):
     """Judgments under an older guideline weigh less."""
 
     kind: Literal["guideline_discount"]
-    clarifying: float = Field(1.0, ge=0, le=1, description="the newest version differs by a clarifying change")
-    breaking: float = Field(0.5, ge=0, le=1, description="the newest version asks another question")
-    unmatched: float = Field(1.0, ge=0, le=1, description="no guideline, or none for certain")
+    clarifying: float = Field(default=1.0, ge=0, le=1, description="the newest version differs by a clarifying change")
+    breaking: float = Field(default=0.5, ge=0, le=1, description="the newest version asks another question")
+    unmatched: float = Field(default=1.0, ge=0, le=1, description="no guideline, or none for certain")
 
     def weight(self, rows: pl.LazyFrame) -> pl.Expr:
         """By the column `guideline_behind`."""
@@ -180,7 +180,7 @@ class LengthBalance(Factor):
     """Pairs in which the longer response won, and those in which the shorter won, get the same weight in total."""
 
     kind: Literal["length_balance"]
-    most: float = Field(2.0, ge=1, description="no row is scaled by more than this, up or down")
+    most: float = Field(default=2.0, ge=1, description="no row is scaled by more than this, up or down")
 
     def weight(self, rows: pl.LazyFrame) -> pl.Expr:
         """Scale both sides to their mean, within 1/most..most; ties and equal lengths stay at 1."""

@@ -51,7 +51,6 @@ class Expectation:
         return re.sub(r"\W", "_", name, flags=re.ASCII)  # Dagster allows letters, digits and underscores
 
 
-
 @dataclass(frozen=True)
 class Inputs:
     """What a stage reads.

@@ -16,12 +16,16 @@ class Export(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the folder")
     format: Literal["preference", "kto", "rating"] = Field(
-        "preference",
+        default="preference",
         description="prompt with chosen, rejected (preference), completion, label (kto) or completion, score (rating)",
     )
     file: Literal["parquet", "jsonl"] = "parquet"
-    conversational: bool = Field(True, description="prompt and responses as lists of messages; otherwise plain text")
-    ties: Literal["drop", "error"] = Field("drop", description="a tie has no chosen side: leave it out, or refuse")
+    conversational: bool = Field(
+        default=True, description="prompt and responses as lists of messages; otherwise plain text"
+    )
+    ties: Literal["drop", "error"] = Field(
+        default="drop", description="a tie has no chosen side: leave it out, or refuse"
+    )
 
 
 def _named_once(exports: tuple[Export, ...]) -> tuple[Export, ...]:
@@ -38,7 +42,7 @@ class TrainingSetSection(Section):
     """How the signal is realised, and what is written for trainers."""
 
     realise: Literal["weights", "copies"] = Field(
-        "weights",
+        default="weights",
         description="weights: each record once, with a weight column; copies: repeated lines and no weight column",
     )
     exports: Annotated[tuple[Export, ...], AfterValidator(_named_once)] = DEFAULT_EXPORTS
@@ -98,8 +102,8 @@ STAGE = Stage(
     name="training_set",
     description=(
         "The release: an index of records, copies, weights and splits over the text, a manifest that answers the "
-        "three questions on its own, and flat files for trainers. Nothing is released unless every blocking check of the exact "
-        "versions behind it has passed."
+        "three questions on its own, and flat files for trainers. Nothing is released unless every blocking "
+        "check of the exact versions behind it has passed."
     ),
     inputs=("upsampled",),
     section=TrainingSetSection,

@@ -17,9 +17,9 @@ FIXED_POINT = 1_000_000
 class Target(Pinned):
     """Target shares of weight for some values of a column; the other values keep their proportions to each other."""
 
-    column: str = Field("category", description="a column of the record")
+    column: str = Field(default="category", description="a column of the record")
     shares: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1)
-    max_copies: int = Field(3, ge=1, le=100, description="no record stands more often than this")
+    max_copies: int = Field(default=3, ge=1, le=100, description="no record stands more often than this")
 
     @field_validator("shares")
     @classmethod
@@ -32,7 +32,9 @@ class Target(Pinned):
 class UpsampledSection(Section):
     """The targets, applied one after the other."""
 
-    key: str = Field("upsample", min_length=1, description="keys the hash that decides which records get the odd copy")
+    key: str = Field(
+        default="upsample", min_length=1, description="keys the hash that decides which records get the odd copy"
+    )
     targets: Annotated[tuple[Target, ...], AfterValidator(unique_ids)] = ()
 
 
@@ -42,11 +44,6 @@ def promises(section: UpsampledSection) -> list[Expectation]:
     for target in section.targets:
         most *= target.max_copies
     return [
-        Expectation(
-            "expect_compound_columns_to_be_unique",
-            "each copy stands once",
-            {"column_list": ["row_id", "copy_index"]},
-        ),
         Expectation(
             "expect_column_values_to_be_between",
             "no record stands more often than its cap",
