@@ -11,7 +11,7 @@ import polars as pl
 
 from feedback_assets.errors import FeedbackError
 
-INDEX = ("row_id", "kind", "label", "score", "content_row", "assigned_split", "copies", "training_weight")
+INDEX = ("row_id", "kind", "label", "score", "content_row", "assigned_split")
 """Columns of the training set that an export reads."""
 
 KINDS = {"preference": ("preference",), "kto": ("thumbs",), "rating": ("rating",)}
@@ -24,22 +24,16 @@ def examples(content: pl.LazyFrame, index: pl.DataFrame, export: Mapping[str, An
         content: record.CONTENT columns, in row order.
         index: the rows of the training set (INDEX) whose text lies in this part.
         export: `format`, `conversational` and `ties` as in the policy.
-        realise: "weights" (column `weight`, each record once) or "copies" (records repeated, no weight).
+        realise: "weights" (each record once; its weight stands in the sidecar) or "copies" (records repeated, by the
+            column `copies` of `index`).
 
     Returns:
-        `row_id`, `split`, the columns of the format, and `weight` if so realised, ordered by content row.
+        `row_id`, `split` and the columns of the format, ordered by content row.
 
     Raises:
         FeedbackError: a tie, where the policy says that ties are an error.
     """
-    chosen = index.filter(pl.col("kind").is_in(KINDS[export["format"]]))
-    tied = chosen.filter(pl.col("label") == "tie")
-    if tied.height and export["ties"] == "error":
-        raise FeedbackError(
-            f"export {export['name']!r}: {tied.height} records are ties, first {tied['row_id'][0]}; "
-            "a tie has no chosen side: use `ties: drop`, or filter them"
-        )
-    chosen = chosen.filter(pl.col("label").is_null() | (pl.col("label") != "tie")).sort("content_row")
+    chosen = eligible(index, export).sort("content_row")
     if not chosen.height:
         content = content.head(0)
     text = content.with_row_index("content_row").select("content_row", "prompt", "response_a", "response_b")
@@ -49,8 +43,23 @@ def examples(content: pl.LazyFrame, index: pl.DataFrame, export: Mapping[str, An
             "copy", empty_as_null=False
         )
     shape = COLUMNS[export["format"]](export["conversational"])
-    weight = [pl.col("training_weight").alias("weight")] if realise == "weights" else []
-    return joined.select("row_id", pl.col("assigned_split").alias("split"), *shape, *weight).collect()
+    return joined.select("row_id", pl.col("assigned_split").alias("split"), *shape).collect()
+
+
+def eligible(index: pl.DataFrame, export: Mapping[str, Any]) -> pl.DataFrame:
+    """The rows of the training set that an export takes: those of its kind, without ties.
+
+    Raises:
+        FeedbackError: a tie, where the policy says that ties are an error.
+    """
+    mine = index.filter(pl.col("kind").is_in(KINDS[export["format"]]))
+    tied = mine.filter(pl.col("label") == "tie")
+    if tied.height and export["ties"] == "error":
+        raise FeedbackError(
+            f"export {export['name']!r}: {tied.height} records are ties, first {tied['row_id'][0]}; "
+            "a tie has no chosen side: use `ties: drop`, or filter them"
+        )
+    return mine.filter(pl.col("label").is_null() | (pl.col("label") != "tie"))
 
 
 def _prompt(conversational: bool) -> pl.Expr:

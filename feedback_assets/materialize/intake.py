@@ -31,7 +31,7 @@ from feedback_assets.stages.ingested import IngestedSection, Intake, resolve, to
 from feedback_assets.threads import each
 
 CONTENT_PART_ROWS = 50_000
-PART_ROWS = 65_536
+PART_ROWS = 8_192
 BATCHES = pl.Schema(
     {
         "arrival": pl.Int64,

@@ -20,6 +20,7 @@ from feedback_assets.pipeline import stage, upstream
 from feedback_assets.policy import Pinned, Section
 from feedback_assets.snapshots.snapshot import Part, Snapshot, Table, scan, scan_part, write_table
 from feedback_assets.stages.stage import Inputs, Output, Stage
+from feedback_assets.threads import each
 
 PINNED_PACKAGES = (
     "feedback-assets",
@@ -181,6 +182,8 @@ def _compute(project: Project, entry: Stage, section: Section, inputs: Mapping[s
         key = digest(["stage", project.code_version(entry.name), versions])
         return _remembered(project, entry, section, key, Inputs(scan(project.store, primary), others, content), primary)
     beside = {name: versions[name] for name in entry.inputs[1:]}
+    if entry.scope == "prefix":
+        return _prefix(project, entry, section, primary, others, beside)
     mapped = []
     for part in primary.parts:
         key = digest(["part of stage", project.code_version(entry.name), part.fingerprint, beside])
@@ -188,6 +191,51 @@ def _compute(project: Project, entry: Stage, section: Section, inputs: Mapping[s
         table = Table(primary.schema, (part,))
         mapped.append(_remembered(project, entry, section, key, inputs_of_part, table))
     return _joined(entry.name, mapped)
+
+
+def _prefix(
+    project: Project,
+    entry: Stage,
+    section: Section,
+    primary: Table,
+    others: Mapping[str, pl.LazyFrame],
+    beside: Mapping[str, str],
+) -> Snapshot:
+    """Compute the parts that are new, in one go, beside all that arrived before them; remember each."""
+    assert entry.function is not None  # noqa: S101  the caller asked
+    keys = [
+        digest(["prefix", project.code_version(entry.name), [p.fingerprint for p in primary.parts[: end + 1]], beside])
+        for end in range(len(primary.parts))
+    ]
+    done: list[Snapshot] = []
+    for key in keys:
+        known = project.memo.get(key)
+        if known is None:
+            break
+        done.append(known)
+    new = primary.parts[len(done) :]
+    if new:
+        earlier = Table(primary.schema, primary.parts[: len(done)])
+        inputs = Inputs(
+            scan(project.store, Table(primary.schema, new)),
+            others,
+            earlier=scan(project.store, earlier) if earlier.parts else None,
+        )
+        output = entry.function(inputs, section, project.engine)
+        starts = [sum(part.rows for part in new[:place]) for place in range(len(new))]
+
+        def keep(place: int) -> Snapshot:
+            piece = slice(starts[place], starts[place] + new[place].rows)
+            tables = {
+                name: write_table(project.store, frame[piece])
+                for name, frame in (("rows", output.rows), ("fates", output.fates))
+            }
+            snapshot = Snapshot(entry.name, tables)
+            project.memo.put(keys[len(done) + place], snapshot)
+            return snapshot
+
+        done += each(keep, range(len(new)))
+    return _joined(entry.name, done)
 
 
 def _remembered(project: Project, entry: Stage, section: Section, key: str, inputs: Inputs, primary: Table) -> Snapshot:

@@ -14,14 +14,11 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.code_version import code_digest
 from feedback_assets.digests import canonical_json, digest, file_digest, fingerprint, schema_of
 from feedback_assets.errors import FeedbackError, Refused
-from feedback_assets.exports.trl import INDEX, examples
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import (
     chain,
-    content_parts,
     environment,
     materialize,
     pinned_entries,
@@ -30,10 +27,10 @@ from feedback_assets.materialize.materialize import (
 )
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.export import write_exports
 from feedback_assets.provenance.gate import Verdict, gate
 from feedback_assets.snapshots.snapshot import ROW_GROUP
 from feedback_assets.snapshots.store import LocalStore
-from feedback_assets.stages.training_set import Export
 
 FORMAT = "feedback_assets/release/1"
 GUIDED = ("source", "batch", "task", "guideline", "guideline_status", "guideline_digest")
@@ -106,7 +103,7 @@ def release(
 def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, now: datetime) -> Release:
     """Write manifest, annotations and exports of a commit of `training_set`; put last is the entry that lists it."""
     commits = chain(project, {"training_set": commit})
-    exports, written = _exports(project, commits)
+    exports, written = write_exports(project, commits)
     annotations = _annotations(project, commit)
     index = rows(project, commit).select(ANNOTATION).collect()
     content = {
@@ -247,73 +244,6 @@ def _transformation(project: Project, commit: Commit) -> dict[str, Any]:
     ]
     keys = ("asset", "code_version", "data_version", "rows_in", "rows_out", "fates")
     return {**{key: commit.content[key] for key in keys}, "pinned": pinned}
-
-
-def _exports(
-    project: Project, commits: Mapping[str, Commit]
-) -> tuple[list[dict[str, Any]], list[tuple[str, dict[str, Any]]]]:
-    section = project.policy.training_set
-    index = rows(project, commits["training_set"]).select(*INDEX, "content_part").collect()
-    by_part = index.partition_by("content_part", as_dict=True, include_key=False, maintain_order=True)
-    described, written = [], []
-    for export in section.exports:
-        files: dict[str, list[dict[str, Any]]] = {}
-        for part in content_parts(project, commits["ingested"]):
-            mine = by_part.get((part.digest,))
-            if mine is None:
-                continue
-            for file in _export_part(project, export, section.realise, part, mine):
-                files.setdefault(file["split"], []).append(file)
-        described.append(
-            {
-                **export.pinned(),
-                "realise": section.realise,
-                "splits": {
-                    split: {"rows": sum(f["rows"] for f in parts), "fingerprints": [f["fingerprint"] for f in parts]}
-                    for split, parts in sorted(files.items())
-                },
-            }
-        )
-        written += [
-            (f"{export.name}/{split}/part-{number:05d}.{export.file}", file)
-            for split, parts in sorted(files.items())
-            for number, file in enumerate(parts)
-        ]
-    return described, written
-
-
-def _export_part(
-    project: Project, export: Export, realise: str, part: Any, index: pl.DataFrame
-) -> list[dict[str, Any]]:
-    """The files of one export that hold the text of one part, remembered: a new batch writes its own files only."""
-    store = project.store
-    parameters = {**export.pinned(), "realise": realise}
-    name = digest(["export", code_digest("feedback_assets.exports.trl"), part.digest, fingerprint(index), parameters])
-    key = f"memo/{name[:2]}/{name}.json"
-    if store.exists(key):
-        known = json.loads(store.get(key))
-        if all(store.exists(file["key"]) for file in known):
-            return known
-    files = []
-    made = examples(part.frame, index, parameters, realise)
-    for (split,), frame in sorted(made.partition_by("split", as_dict=True, include_key=False).items()):
-        with store.scratch() as scratch:
-            if export.file == "parquet":
-                frame.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
-            else:
-                frame.write_ndjson(scratch)
-            file = {
-                "split": split,
-                "rows": frame.height,
-                "fingerprint": digest([name, split]),
-                "digest": file_digest(scratch),
-                "bytes": scratch.stat().st_size,
-            }
-            file["key"] = f"exports/{file['digest'][:2]}/{file['digest']}.{export.file}"
-            store.put_file(file["key"], scratch)
-        files.append(file)
-    store.put(key, canonical_json(files))
-    return files
 
 
 def annotations_of(store: LocalStore, made: Release) -> pl.LazyFrame:

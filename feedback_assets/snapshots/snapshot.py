@@ -5,6 +5,7 @@ beside each part: `fingerprint`, of its logical values, from which the data vers
 its file's bytes, which names the file and is what `verify` recomputes.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.digests import digest, file_digest, fingerprint, schema_of
+from feedback_assets.digests import canonical_json, digest, file_digest, fingerprint, schema_of
 from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.threads import each
 
@@ -98,17 +99,24 @@ def tables_from_json(value: Mapping[str, Any]) -> dict[str, Table]:
     return {
         name: Table(
             dict(table["schema"]),
-            tuple(
-                Part(**{**part, "arrivals": tuple(part["arrivals"]) if part["arrivals"] else None})
-                for part in table["parts"]
-            ),
+            tuple(_part(part) for part in table["parts"]),
         )
         for name, table in value.items()
     }
 
 
+def _part(value: Mapping[str, Any]) -> Part:
+    return Part(**{**value, "arrivals": tuple(value["arrivals"]) if value["arrivals"] else None})
+
+
 def write_part(store: LocalStore, frame: pl.DataFrame, *, known_fingerprint: str | None = None) -> Part:
-    """Write `frame` as one part, if the store does not have it yet."""
+    """Write `frame` as one part, if the store does not have one with the same values yet."""
+    values = known_fingerprint or fingerprint(frame)
+    name = f"memo/{values[:2]}/{values}-part.json"
+    if store.exists(name):
+        known = _part(json.loads(store.get(name)))
+        if store.exists(known.key):
+            return known
     with store.scratch() as scratch:
         frame.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
         arrivals = None
@@ -117,12 +125,13 @@ def write_part(store: LocalStore, frame: pl.DataFrame, *, known_fingerprint: str
             arrivals = (first, last) if first is not None else None
         part = Part(
             digest=file_digest(scratch),
-            fingerprint=known_fingerprint or fingerprint(frame),
+            fingerprint=values,
             rows=frame.height,
             bytes=scratch.stat().st_size,
             arrivals=arrivals,
         )
         store.put_file(part.key, scratch)
+    store.put(name, canonical_json(asdict(part)))
     return part
 
 
@@ -163,8 +172,6 @@ class Memo:
 
     def get(self, key: str) -> Snapshot | None:
         """The remembered tables, or None; one whose parts are gone counts as forgotten."""
-        import json
-
         name = f"memo/{key[:2]}/{key}.json"
         if not self.store.exists(name):
             return None
@@ -174,6 +181,4 @@ class Memo:
 
     def put(self, key: str, snapshot: Snapshot) -> None:
         """Remember `snapshot` under `key`."""
-        from feedback_assets.digests import canonical_json
-
         self.store.put(f"memo/{key[:2]}/{key}.json", canonical_json(snapshot.as_json()))

@@ -7,6 +7,7 @@ from feedback_assets.engine.engine import Engine
 from feedback_assets.policy import Section
 from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, kept
 
+NEW = 2**31  # rows of this part are numbered from here, those that arrived before from 0
 STATUSES = ("declared", "inferred", "conflict", "ambiguous", "unknown-version", "unmatched")
 
 
@@ -47,14 +48,13 @@ def guideline_joined(inputs: Inputs, section: GuidelineJoinedSection, engine: En
     del engine
     rows = _with_guideline(inputs.rows, inputs.others["guidelines"])
     if section.agreement:
-        rows = _with_agreement(rows)
+        rows = _with_agreement(rows, inputs.earlier)
     else:
         rows = rows.with_columns(
             *(pl.lit(None, pl.Float64).alias(f"{who}_agreement") for who in ("annotator", "item")),
             *(pl.lit(0, pl.Int64).alias(f"{who}_agreement_n") for who in ("annotator", "item")),
         )
-    counts = rows.group_by("guideline_status").len().sort("guideline_status")
-    return Output(rows, kept(rows).collect(), facts={"guideline_status": dict(counts.iter_rows())})
+    return Output(rows, kept(rows).collect())
 
 
 def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFrame:
@@ -127,19 +127,21 @@ def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFram
     return joined.join(behind, on="guideline_digest", how="left").sort("position").drop("position").collect()
 
 
-def _with_agreement(rows: pl.DataFrame) -> pl.DataFrame:
+def _with_agreement(rows: pl.DataFrame, earlier: pl.LazyFrame | None) -> pl.DataFrame:
     """Agreement with others, counting records that were collected earlier and arrived no later."""
     key = ["item_id", "kind", "task", "aspect"]
+    numbered = rows.lazy().with_row_index("position", offset=NEW)
+    everything = [] if earlier is None else [earlier.with_row_index("position")]
     judged = (
-        rows.lazy()
+        pl.concat([*everything, numbered], how="diagonal")
         .select(
+            "position",
             *key,
             "annotator_id",
             "collected_at",
             "arrival",
             answer=pl.coalesce("label", pl.col("score").cast(pl.String)),
         )
-        .with_row_index("position")
         .filter(pl.col("annotator_id").is_not_null() & pl.col("collected_at").is_not_null())
         .collect()
     )
@@ -158,24 +160,23 @@ def _with_agreement(rows: pl.DataFrame) -> pl.DataFrame:
         )
         .collect()
     )
+    new = pl.col("position") >= NEW
     item = (
         pairs.lazy()
-        .filter("earlier")
+        .filter(pl.col("earlier") & new)
         .group_by("position")
         .agg(same=pl.col("agrees").sum(), item_agreement_n=pl.len().cast(pl.Int64))
         .select("position", "item_agreement_n", item_agreement=pl.col("same") / pl.col("item_agreement_n"))
     )
     seen = [
-        _annotator_agreement(pairs, judged.filter(pl.col("arrival") == arrival), arrival)
-        for arrival in judged.get_column("arrival").unique().sort()
+        _annotator_agreement(pairs, judged.filter((pl.col("arrival") == arrival) & new), arrival)
+        for arrival in judged.filter(new).get_column("arrival").unique().sort()
     ]
     empty = pl.LazyFrame(
         schema={"position": pl.UInt32, "annotator_agreement_n": pl.Int64, "annotator_agreement": pl.Float64}
     )
     return (
-        rows.lazy()
-        .with_row_index("position")
-        .join(pl.concat([empty, *seen]), on="position", how="left")
+        numbered.join(pl.concat([empty, *seen]), on="position", how="left")
         .join(item, on="position", how="left")
         .with_columns(pl.col("annotator_agreement_n", "item_agreement_n").fill_null(0))
         .sort("position")
@@ -226,4 +227,5 @@ STAGE = Stage(
     section=GuidelineJoinedSection,
     function=guideline_joined,
     promises=promises,
+    scope="prefix",
 )

@@ -56,12 +56,14 @@ class Inputs:
     """What a stage reads.
 
     `rows` is the output of the upstream stage (record columns and those added since); `others` are further
-    upstream assets by name; `content` are the parts of text of `ingested`, for the few stages that need text.
+    upstream assets by name; `content` are the parts of text of `ingested`, for the few stages that need text;
+    `earlier`, for scope "prefix", are the rows that arrived before `rows`.
     """
 
     rows: pl.LazyFrame
     others: Mapping[str, pl.LazyFrame] = field(default_factory=dict)
     content: tuple[ContentPart, ...] = ()
+    earlier: pl.LazyFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,10 @@ class Stage:
     """One stage of the pipeline; `pipeline.py` lists them in order.
 
     `section` is its part of the policy, `function(inputs, section, engine)` does the work (None for a stage that
-    reads from outside: `materialize.intake` does), `promises(section)` gives its expectations. `scope` "row" means
-    that a row's fate depends on that row alone, so the function is mapped over parts and memoised; "whole" that it
-    needs all rows. `version` is raised by hand only to force a recomputation.
+    reads from outside: `materialize.intake` does), `promises(section)` gives its expectations. By its `scope` a row's
+    fate depends on that row alone ("row": mapped over parts and memoised), on it and what arrived before ("prefix":
+    only new parts are computed; no row is dropped, and there are no facts or tables), or on all rows ("whole").
+    `version` is raised by hand only to force a recomputation.
     """
 
     name: str
@@ -95,7 +98,7 @@ class Stage:
     section: type[Section]
     function: Callable[[Inputs, Any, Engine], Output] | None
     promises: Callable[[Any], Iterable[Expectation]]
-    scope: Literal["row", "whole"] = "whole"
+    scope: Literal["row", "prefix", "whole"] = "whole"
     reads_content: bool = False
     version: int = 1
     kinds: tuple[str, ...] = ("polars", "parquet")
