@@ -64,6 +64,9 @@ def fingerprint(frame: pl.DataFrame) -> str:
 
     Nulls have no value behind them, chunks are joined, offsets start at 0: writer version, chunking,
     dictionary encoding and thread count make no difference. NaN is one value and -0.0 equals 0.0.
+
+    Raises:
+        TypeError: a dtype that has no canonical bytes, such as Object.
     """
     sha = hashlib.sha256(canonical_json([list(schema_of(frame).items()), frame.height]))
     for series in frame.get_columns():
@@ -91,8 +94,13 @@ def _update(sha: "hashlib._Hash", series: pl.Series) -> None:
         sha.update(values.to_numpy().tobytes())
     elif dtype == pl.Null:
         pass
-    else:
+    elif dtype == pl.Binary:
+        sha.update(series.bin.size().to_numpy().tobytes())
+        sha.update(b"".join(series.to_list()))
+    elif dtype == pl.Boolean or dtype.is_integer() or dtype.is_temporal():
         sha.update(series.to_physical().to_numpy().tobytes())
+    else:
+        raise TypeError(f"a column of {dtype} has no fingerprint")
 
 
 def _text_bytes(text: pl.Series) -> Any:

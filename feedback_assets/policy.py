@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Section(BaseModel):
     """Base of everything in the policy: unknown keys are errors, values are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     def pinned(self) -> dict[str, Any]:
         """The section in full as plain JSON values, defaults included: what a code version and a commit record hold."""
@@ -88,6 +88,10 @@ def load(path: Path, model: type[Model]) -> Loaded[Model]:
         raise FeedbackError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise FeedbackError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except ValueError as error:  # PyYAML reads 2026-02-31 as a date and lets the ValueError out
+        raise FeedbackError(f"{path}: not valid YAML: {str(error).splitlines()[0]}; correct the value") from None
+    except RecursionError:
+        raise FeedbackError(f"{path}: not valid YAML: nested too deeply") from None
     if not isinstance(value, Mapping):
         raise FeedbackError(f"{path}:1: expected a mapping of sections, such as `ingested:`")
     try:
@@ -104,6 +108,8 @@ class _NoDuplicates(yaml.SafeLoader):
 def _mapping(loader: _NoDuplicates, node: yaml.MappingNode) -> dict[Any, Any]:
     keys: set[Any] = set()
     for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key_node.start_mark)
         key = loader.construct_object(key_node, deep=True)
         if key in keys:
             raise yaml.MarkedYAMLError(problem=f"the key {key!r} stands twice", problem_mark=key_node.start_mark)
@@ -136,7 +142,7 @@ def _first_problem(path: Path, root: yaml.Node | None, error: ValidationError, m
         if len(shown) <= 60 and not isinstance(first.get("input"), (dict, list)) and not message.startswith(key):
             message = f"{message[0].lower()}{message[1:]} (got {shown})"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{path}:{line}: {key}: {message}{more}"
+    return " ".join(f"{path}:{line}: {key}: {message}{more}".split())
 
 
 def _line_of(node: yaml.Node | None, steps: tuple[int | str, ...]) -> int:

@@ -33,7 +33,7 @@ def examples(content: pl.LazyFrame, index: pl.DataFrame, export: Mapping[str, An
     Raises:
         FeedbackError: a tie, where the policy says that ties are an error.
     """
-    chosen = eligible(index, export).sort("content_row")
+    chosen = eligible(index, export).sort("content_row", "row_id")
     if not chosen.height:
         content = content.head(0)
     text = content.with_row_index("content_row").select("content_row", "prompt", "response_a", "response_b")

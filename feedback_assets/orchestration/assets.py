@@ -77,12 +77,12 @@ def _asset(project: Project, stage: Stage, listener: Listener) -> dg.AssetsDefin
 
 
 def _materialize(project: Project, stage: Stage, context: dg.AssetExecutionContext) -> tuple[Commit, Release | None]:
-    run = {name: commit for name in stage.inputs if (commit := project.commits.of_run(name, context.run_id))}
+    run = {name: commit for name in stage.inputs if (commit := project.commits.of_run(name, context.run.run_id))}
     inputs = resolve(project, stage.name, run)
     if stage.name != "training_set":
-        return materialize(project, stage.name, run_id=context.run_id, inputs=inputs), None
+        return materialize(project, stage.name, run_id=context.run.run_id, inputs=inputs), None
     beside = failed_in_dagster(context.instance, project, inputs)
-    return release(project, run_id=context.run_id, inputs=inputs, beside=beside)
+    return release(project, run_id=context.run.run_id, inputs=inputs, beside=beside)
 
 
 def _check_result(check: Mapping[str, Any]) -> dg.AssetCheckResult:

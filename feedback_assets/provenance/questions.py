@@ -54,7 +54,7 @@ def _annotations(content: Any) -> dict[str, Any]:
         entry["examples"] += group["examples"]
     rows = sorted(by_guideline.values(), key=lambda entry: (-entry["records"], str(entry["guideline"])))
     incomplete = [
-        f"{entry['records']:,} of {entry['task']}: guideline {entry['guideline'] or 'unknown'}, {entry['meaning']}"
+        f"{entry['records']:,} records of {entry['task']}, guideline {entry['guideline'] or 'unknown'}: {entry['meaning']}"
         for entry in rows
         if entry["status"] in UNCERTAIN
     ]

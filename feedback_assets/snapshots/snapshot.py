@@ -149,8 +149,9 @@ def write_table(
     else:
         ends = [*range(part_rows, frame.height, part_rows), frame.height]
     starts = [0, *ends[:-1]]
-    slices = [(start, end - start) for start, end in zip(starts, ends, strict=True) if end > start or len(ends) == 1]
-    parts = each(lambda piece: write_part(store, frame.slice(*piece)), slices)
+    slices = [(start, end - start) for start, end in zip(starts, ends, strict=True) if end > start]
+    # An empty table has one empty part: a reader finds its columns there.
+    parts = each(lambda piece: write_part(store, frame.slice(*piece)), slices or [(0, 0)])
     return Table(schema_of(frame), tuple(parts))
 
 

@@ -1,11 +1,13 @@
 """filtered: named, versioned rules drop rows; each dropped row names the first rule that dropped it."""
 
+from difflib import get_close_matches
 from typing import Annotated
 
 import polars as pl
 from pydantic import AfterValidator, Field
 
 from feedback_assets.engine.engine import Engine
+from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import Sql, columns_of, expression
 from feedback_assets.policy import Pinned, Section, unique_ids
 from feedback_assets.record import CONTENT_SCHEMA
@@ -37,13 +39,17 @@ def filtered(inputs: Inputs, section: FilteredSection, engine: Engine) -> Output
     """Drop the rows for which a rule is true. Columns stay as they are.
 
     Facts: for each rule how many rows it dropped first, would drop on its own, and could not decide (null).
+
+    Raises:
+        FeedbackError: a rule reads a column that is not there, fails, or gives something else than true or false.
     """
     del engine
     rows = inputs.rows.collect()
     asked = _with_text(rows, inputs, section)
+    _check_types(asked, section)
     verdicts = asked.select(
         pl.col("row_id"),
-        *(expression(rule.drop_when).cast(pl.Boolean).alias(f"rule:{rule.id}") for rule in section.rules),
+        *(expression(rule.drop_when).alias(f"rule:{rule.id}") for rule in section.rules),
     )
     hits = [pl.col(f"rule:{rule.id}").fill_null(value=False) for rule in section.rules]
     first = pl.coalesce(
@@ -78,12 +84,31 @@ def filtered(inputs: Inputs, section: FilteredSection, engine: Engine) -> Output
     )
 
 
+def _check_types(rows: pl.DataFrame, section: FilteredSection) -> None:
+    for rule in section.rules:
+        where = f"filtered.rules: {rule.id}: drop_when"
+        for column in columns_of(rule.drop_when):
+            if column not in rows.columns:
+                close = get_close_matches(column, rows.columns, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(rows.columns)}"
+                raise FeedbackError(f"{where} reads the column {column!r}, which is not there; {hint}")
+        try:
+            dtype = rows.clear().select(expression(rule.drop_when)).dtypes[0]
+        except pl.exceptions.PolarsError as error:
+            raise FeedbackError(f"{where} cannot be computed: {str(error).splitlines()[0]}") from None
+        if dtype not in (pl.Boolean, pl.Null):
+            raise FeedbackError(f"{where} gives {dtype}, not true or false; compare it with something")
+
+
 def _with_text(rows: pl.DataFrame, inputs: Inputs, section: FilteredSection) -> pl.DataFrame:
     """Bring in the columns of text that a rule names, and only those."""
     text = sorted({c for rule in section.rules for c in columns_of(rule.drop_when) if c in CONTENT_SCHEMA.names()})
     if not text:
         return rows
     wanted = set(rows.get_column("content_part").unique())
+    empty = pl.LazyFrame(
+        schema={"content_part": pl.String, "content_row": pl.UInt32, **{c: CONTENT_SCHEMA[c] for c in text}}
+    )
     texts = [
         part.frame.select(
             pl.lit(part.digest).alias("content_part"),
@@ -95,7 +120,7 @@ def _with_text(rows: pl.DataFrame, inputs: Inputs, section: FilteredSection) -> 
     ]
     return (
         rows.lazy()
-        .join(pl.concat(texts), on=["content_part", "content_row"], how="left", maintain_order="left")
+        .join(pl.concat([empty, *texts]), on=["content_part", "content_row"], how="left", maintain_order="left")
         .collect()
     )
 

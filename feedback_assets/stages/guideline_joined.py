@@ -65,35 +65,42 @@ def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFram
     asked = frame.lazy().select(
         "position", "task", "aspect", "guideline_version", at=pl.coalesce("started_at", "collected_at")
     )
-    # A guideline for one aspect goes before the one for the whole task.
+    specific = pl.col("aspect_g").is_not_null()
     candidates = (
         asked.join(registry.lazy(), on="task", how="inner", suffix="_g")
-        .filter(pl.col("aspect_g").is_null() | (pl.col("aspect_g") == pl.col("aspect")))
-        .filter(pl.col("aspect_g").is_not_null() == pl.col("aspect_g").is_not_null().any().over("position"))
-    )
-    in_force = (
-        candidates.filter(
-            (pl.col("at") >= pl.col("effective_from"))
+        .filter(~specific | (pl.col("aspect_g") == pl.col("aspect")))
+        .with_columns(
+            dated=(pl.col("at") >= pl.col("effective_from"))
             & (pl.col("effective_to").is_null() | (pl.col("at") < pl.col("effective_to")))
         )
+    )
+    # Where both are in force, a guideline for one aspect goes before the one for the whole task.
+    in_force = (
+        candidates.filter("dated")
+        .filter(specific == specific.any().over("position"))
         .sort("position", "major", "minor", "patch")
         .group_by("position", maintain_order=True)
-        .agg(pl.len().alias("in_force"), pl.col("version").last(), pl.col("digest").last())
+        .agg(pl.len().alias("in_force"), pl.col("version", "digest").last(), digests="digest")
     )
-    declared = candidates.filter(pl.col("version") == pl.col("guideline_version")).select(
-        "position", pl.col("digest").alias("declared_digest")
+    declared = (
+        candidates.filter(pl.col("version") == pl.col("guideline_version"))
+        .join(in_force.select("position", ruling="digests"), on="position", how="left")
+        .with_columns(ruling=pl.col("digest").is_in(pl.col("ruling")).fill_null(value=False), specific=specific)
+        .sort("position", "ruling", "specific", descending=[False, True, True])
+        .unique("position", keep="first", maintain_order=True)
+        .select("position", "ruling", "at", declared_digest="digest")
     )
     one = pl.col("in_force") == 1
     said = pl.col("guideline_version")
     joined = (
         frame.lazy()
         .join(in_force, on="position", how="left")
-        .join(declared.unique("position"), on="position", how="left")
+        .join(declared, on="position", how="left")
         .with_columns(pl.when(one).then("version").alias("guideline_in_force"))
         .with_columns(
             pl.when(said.is_not_null() & pl.col("declared_digest").is_null())
             .then(pl.lit("unknown-version"))
-            .when(said.is_not_null() & (pl.col("guideline_in_force") != said).fill_null(value=False))
+            .when(said.is_not_null() & pl.col("at").is_not_null() & ~pl.col("ruling"))
             .then(pl.lit("conflict"))
             .when(said.is_not_null())
             .then(pl.lit("declared"))
@@ -111,7 +118,7 @@ def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFram
             .otherwise(pl.when(one).then("digest"))
             .alias("guideline_digest"),
         )
-        .drop("in_force", "version", "digest", "declared_digest")
+        .drop("in_force", "version", "digest", "digests", "ruling", "at", "declared_digest")
     )
     newest = registry.sort("major", "minor", "patch").group_by("task", "aspect", maintain_order=True).last()
     numbered = registry.lazy().join(newest.lazy(), on=["task", "aspect"], nulls_equal=True, suffix="_new")

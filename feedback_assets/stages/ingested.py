@@ -138,6 +138,9 @@ def _problem() -> pl.Expr:
         ("missing-value", "label", (preference | thumbs) & label.is_null(), False),
         ("outside-vocabulary", "label", preference & outside("label", LABELS["preference"]), True),
         ("outside-vocabulary", "label", thumbs & outside("label", LABELS["thumbs"]), True),
+        ("outside-vocabulary", "label", rating & label.is_not_null(), True),
+        ("outside-vocabulary", "gold", preference & outside("gold", LABELS["preference"]), True),
+        ("outside-vocabulary", "gold", thumbs & outside("gold", LABELS["thumbs"]), True),
         ("missing-value", "score", rating & missing("score"), False),
         (
             "outside-scale",
@@ -257,7 +260,9 @@ def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame)
             again=pl.int_range(pl.len()).over("row_id", "arrival") > 0,
         )
     )
-    heard = deliveries.filter(~pl.col("conflict") & ~pl.col("again")).with_columns(
+    # What is quarantined is no delivery: it neither supersedes another nor makes one a redelivery.
+    sound = deliveries.join(late.filter("late"), on=["arrival", "line"], how="anti", maintain_order="left")
+    heard = sound.filter(~pl.col("conflict") & ~pl.col("again")).with_columns(
         changed=(pl.col("record_digest") != pl.col("record_digest").shift().over("row_id")).fill_null(value=True)
     )
     revisions = (

@@ -119,21 +119,26 @@ class GuidelineDiscount(Factor):
 
 
 class OriginDiscount(Factor):
-    """Responses written by models weigh less, by the name of the model; `*` at the end stands for any rest."""
+    """Responses written by models weigh less, by the name of the model; `*` at the end stands for any rest.
+
+    A whole name goes before a pattern, a longer pattern before a shorter one: the order of keys in a file means
+    nothing, and no digest holds it.
+    """
 
     kind: Literal["origin_discount"]
     origins: dict[str, Annotated[float, Field(ge=0, le=1)]]
 
     def weight(self, rows: pl.LazyFrame) -> pl.Expr:
-        """The smaller of the weights of the two responses' origins; the first pattern that fits counts."""
+        """The smaller of the weights of the two responses' origins; 1 for an origin that no pattern fits."""
         del rows
+        closest = sorted(self.origins.items(), key=lambda entry: (entry[0].endswith("*"), -len(entry[0]), entry[0]))
 
         def of(column: str) -> pl.Expr:
             hit = [
                 pl.when(
                     pl.col(column).str.starts_with(pattern[:-1]) if pattern.endswith("*") else pl.col(column) == pattern
                 ).then(pl.lit(weight))
-                for pattern, weight in self.origins.items()
+                for pattern, weight in closest
             ]
             return pl.coalesce(*hit, pl.lit(1.0))
 
@@ -164,14 +169,14 @@ class AnnotatorCap(Factor):
 
     def _cap(self, held: list[int], everyone: int) -> float | None:
         above = 0
-        for capped, weight in enumerate(held):
+        for capped, weight in enumerate([*held, 0]):
             # With `capped` annotators at the cap c and the rest as they are: c = share · (capped · c + rest).
             room = 1 - capped * self.share
             if room <= 0:
                 return None
             cap = self.share * (everyone - above) / room
             if weight <= cap:
-                return cap
+                return cap or None
             above += weight
         return None
 
@@ -224,10 +229,19 @@ AnyFactor = Annotated[
 ]
 
 
+def _one_column_each(factors: tuple[Factor, ...]) -> tuple[Factor, ...]:
+    by_column: dict[str, str] = {}
+    for factor in factors:
+        other = by_column.setdefault(factor.column(), factor.id)
+        if other != factor.id:
+            raise ValueError(f"{other!r} and {factor.id!r} would share the column {factor.column()}; rename one")
+    return factors
+
+
 class ReweightedSection(Section):
     """The factors, in the order in which they are multiplied."""
 
-    factors: Annotated[tuple[AnyFactor, ...], AfterValidator(unique_ids)] = ()
+    factors: Annotated[tuple[AnyFactor, ...], AfterValidator(unique_ids), AfterValidator(_one_column_each)] = ()
 
 
 def _fixed(column: str) -> pl.Expr:

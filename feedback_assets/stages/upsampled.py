@@ -1,5 +1,6 @@
 """upsampled: whole copies bring categories to their target share of weight."""
 
+from difflib import get_close_matches
 from fractions import Fraction
 from typing import Annotated, Any
 
@@ -8,10 +9,12 @@ from pydantic import AfterValidator, Field, field_validator
 
 from feedback_assets.digests import text_id
 from feedback_assets.engine.engine import Engine
+from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import Pinned, Section, unique_ids
 from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, fates
 
 FIXED_POINT = 1_000_000
+DECIDED = "decided_by"  # place of the first target that copied a row; while it is decided only
 
 
 class Target(Pinned):
@@ -40,9 +43,7 @@ class UpsampledSection(Section):
 
 def promises(section: UpsampledSection) -> list[Expectation]:
     """What copying keeps."""
-    most = 1
-    for target in section.targets:
-        most *= target.max_copies
+    most = max((target.max_copies for target in section.targets), default=1)
     return [
         Expectation(
             "expect_column_values_to_be_between",
@@ -57,23 +58,34 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
 
     Which records get the odd copy is a keyed hash of row_id, so it is the same whatever else is in the data.
     Facts: for each target the shares asked for and reached, and the copies made.
+
+    Raises:
+        FeedbackError: a target's column is not there.
     """
     del engine
-    rows = inputs.rows.with_columns(pl.lit(1, pl.Int32).alias("copies")).collect()
+    rows = inputs.rows.with_columns(
+        pl.lit(1, pl.Int32).alias("copies"), pl.lit(None, pl.Int32).alias(DECIDED)
+    ).collect()
     facts: dict[str, Any] = {"targets": {}}
-    for target in section.targets:
-        if target.column not in rows.columns:
-            facts["targets"][target.id] = {"error": f"no column {target.column!r}"}
-            continue
+    for place, target in enumerate(section.targets):
+        if target.column not in inputs.rows.collect_schema():
+            close = get_close_matches(target.column, rows.columns, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "; name a column of the record"
+            raise FeedbackError(f"upsampled.targets: {target.id}: there is no column {target.column!r}{hint}")
         before = int(rows.get_column("copies").sum())
-        rows = rows.with_columns(_copies(rows, target, section.key).alias("copies"))
+        copies = _copies(rows, target, section.key)
+        first = pl.when(copies > pl.col("copies")).then(pl.lit(place, pl.Int32))
+        rows = rows.with_columns(copies.alias("copies"), pl.coalesce(DECIDED, first).alias(DECIDED))
         facts["targets"][target.id] = {
             "asked": target.shares,
             "reached": _shares(rows, target),
             "copies_made": int(rows.get_column("copies").sum()) - before,
         }
+    ids = dict(enumerate(target.id for target in section.targets))
+    versions = dict(enumerate(target.version for target in section.targets))
     copied = (
         rows.lazy()
+        .drop(DECIDED)
         .with_columns(pl.int_ranges(0, pl.col("copies"), dtype=pl.Int32).alias("copy_index"))
         .explode("copy_index", empty_as_null=False)
         .collect()
@@ -83,7 +95,8 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
         fates(
             rows,
             pl.when(pl.col("copies") > 1).then(pl.lit("copied")).otherwise(pl.lit("kept")),
-            rule=_deciding(section, rows),
+            rule=pl.col(DECIDED).replace_strict(ids, default=None, return_dtype=pl.String) if ids else None,
+            rule_version=pl.col(DECIDED).replace_strict(versions, default=None, return_dtype=pl.Int32) if ids else None,
             copies=pl.col("copies"),
         ).collect(),
         facts=facts,
@@ -123,37 +136,30 @@ def _copies(rows: pl.DataFrame, target: Target, key: str) -> pl.Expr:
         / 2**32
     )
     whole = wanted.floor() + (draw < wanted - wanted.floor()).cast(pl.Float64)
-    return pl.col("copies") * whole.clip(1, target.max_copies).cast(pl.Int32)
+    # A cap says how often a record stands in the end, whatever earlier targets did.
+    most = pl.max_horizontal("copies", pl.lit(target.max_copies, pl.Int32))
+    return pl.min_horizontal(pl.col("copies") * whole.clip(1, target.max_copies).cast(pl.Int32), most)
 
 
 def _multiples(held: dict[str | None, int], target: Target) -> dict[str, Fraction]:
     """How often each value must stand so that it reaches its share, by exact arithmetic.
 
-    A value that already has more than its share cannot be brought down by copying: it joins the rest.
+    A value that already has more than its share cannot be brought down by copying: it joins the rest. Where the shares
+    leave nothing for a rest, or there is none, the values come into proportion to each other.
     """
     wanted = {value: Fraction(str(share)) for value, share in target.shares.items() if held.get(value)}
     while wanted:
         rest = sum(weight for value, weight in held.items() if value not in wanted)
         left = 1 - sum(wanted.values())
         if left <= 0 or rest <= 0:
-            return {}
+            full = max(held[value] / share for value, share in wanted.items())
+            return {value: full * share / held[value] for value, share in wanted.items()}
         multiples = {value: share * rest / left / held[value] for value, share in wanted.items()}
         above = {value for value, multiple in multiples.items() if multiple < 1}
         if not above:
             return multiples
         wanted = {value: share for value, share in wanted.items() if value not in above}
     return {}
-
-
-def _deciding(section: UpsampledSection, rows: pl.DataFrame) -> pl.Expr:
-    hits = [
-        pl.when((pl.col("copies") > 1) & pl.col(target.column).cast(pl.String).is_in(list(target.shares))).then(
-            pl.lit(target.id)
-        )
-        for target in section.targets
-        if target.column in rows.columns
-    ]
-    return pl.coalesce(*hits, pl.lit(None, pl.String))
 
 
 STAGE = Stage(
