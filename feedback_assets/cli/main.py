@@ -42,10 +42,8 @@ def main() -> None:
     except BrokenPipeError:
         code = 0
     except Exception as error:
-        code = _say(
-            f"internal error, please report it: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            2,
-        )
+        said = str(error).splitlines() or [""]
+        code = _say(f"internal error, please report it: {type(error).__name__}: {said[0]}", 2)
     sys.exit(code or 0)
 
 
@@ -164,12 +162,12 @@ def _release(name: str, policy: Path | None, store: Path | None) -> Any:
 
 @app.command()
 def trace(
-    feedback_id: Annotated[str, typer.Argument(help="An id of the source, or a row_id.")],
+    feedback_id: Annotated[str, typer.Argument(help="An id of the source, a row_id, or BATCH_FILE:LINE.")],
     policy: Policy = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Follow one annotation through every stage: fate, rule, version, weight factor by factor, copies."""
+    """Follow one annotation, quarantined ones too, through every stage: fate, rule, version, weight factor by factor, copies."""
     from feedback_assets.cli import tables
     from feedback_assets.cli.project import open_project
     from feedback_assets.provenance.trace import trace as follow

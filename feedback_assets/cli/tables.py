@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -12,10 +12,12 @@ from rich.text import Text
 
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
-from feedback_assets.orchestration.assets import Listener
-from feedback_assets.orchestration.run import Ran
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.release import folder, training_files
+
+if TYPE_CHECKING:  # Dagster takes a second and more; what only reads a store or a manifest does without
+    from feedback_assets.orchestration.assets import Listener
+    from feedback_assets.orchestration.run import Ran
 
 STAYED = ("kept", "copied")
 
@@ -28,7 +30,7 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Listener]:
+def progress(*, quiet: bool) -> "Iterator[Listener]":
     """A progress bar on standard error, one step a stage; gives the listener that moves it."""
     bar = Progress(
         SpinnerColumn(),
@@ -56,7 +58,7 @@ def progress(*, quiet: bool) -> Iterator[Listener]:
         yield listen
 
 
-def run_as_json(ran: Ran) -> dict[str, Any]:
+def run_as_json(ran: "Ran") -> dict[str, Any]:
     """What `run --json` prints."""
     return {
         "release": ran.release.id if ran.release else None,
@@ -87,7 +89,7 @@ def _fate(entry: dict[str, Any]) -> str:
     return f"{entry['fate']}{rule}{version}"
 
 
-def show_run(project: Project, ran: Ran, *, sample: bool) -> None:
+def show_run(project: Project, ran: "Ran", *, sample: bool) -> None:
     """The table that a run ends with, and where everything lies."""
     console = _console()
     if sample:
@@ -278,12 +280,10 @@ def show_trace(traced: list[dict[str, Any]]) -> None:
         )
         for delivery in entry["deliveries"]:
             rule = f": {delivery['rule']}" if delivery["rule"] else ""
-            batch = (
-                f"{delivery['batch']} line {delivery['line']}"
-                if "batch" in delivery
-                else f"arrival {delivery['arrival']} line {delivery['line']}"
-            )
-            console.print(f"  ingested          {delivery['fate']}{rule}  from {batch}", soft_wrap=True)
+            fault = f" ({delivery['column']})" if delivery["column"] else ""
+            fault = f" ({delivery['column']}: {delivery['value']})" if delivery["value"] else fault
+            place = f"{delivery['batch']} line {delivery['line']}"
+            console.print(f"  ingested          {delivery['fate']}{rule}{fault}  from {place}", soft_wrap=True)
         if record is not None:
             said = {
                 key: value

@@ -55,7 +55,9 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
 
 
 def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: entry[key] for key in ("column", "verdict", "psi", "kl", "ks", "n_reference", "n_current")}
+    keys = ("column", "verdict", "psi", "kl", "ks", "n_reference", "n_current")
+    # Sums in floats leave 4.7e-17 where nothing moved; a person reads four places.
+    return {key: round(entry[key], 4) if isinstance(entry[key], float) else entry[key] for key in keys}
 
 
 def _batches(project: Project, commit: Commit) -> list[dict[str, Any]]:

@@ -54,9 +54,9 @@ def _annotations(content: Any) -> dict[str, Any]:
         entry["examples"] += group["examples"]
     rows = sorted(by_guideline.values(), key=lambda entry: (-entry["records"], str(entry["guideline"])))
     incomplete = [
-        f"{entry['records']:,} records of {entry['task']}, guideline {entry['guideline'] or 'unknown'}: {entry['meaning']}"
-        for entry in rows
-        if entry["status"] in UNCERTAIN
+        f"{e['records']:,} records of {e['task']}, guideline {e['guideline'] or 'unknown'}: {e['meaning']}"
+        for e in rows
+        if e["status"] in UNCERTAIN
     ]
     return {
         "records": told["records"],

@@ -4,6 +4,7 @@ from typing import Any
 
 import polars as pl
 
+from feedback_assets.digests import text_id
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import chain
@@ -30,34 +31,37 @@ CLUSTER = ("cluster_id", "assigned_split")
 
 
 def trace(project: Project, name: str, commits: dict[str, Commit] | None = None) -> list[dict[str, Any]]:
-    """All that the commits say of an annotation, named by its feedback_id or row_id; one entry for each row_id found.
+    """All that the commits say of an annotation; one entry for each row_id found.
 
     Args:
         project: policy and store.
-        name: a feedback_id, or a row_id.
+        name: a feedback_id, a row_id, or `<batch file>:<line>`: what could not be read as a record has no other name.
         commits: the chain to look in; default: what stands behind the latest materializations.
 
     Returns:
-        For each annotation: `row_id`, `record` (the columns that say what it is), `deliveries` (each arrival of it),
-        `steps` (one a stage: fate, rule, version, into, what the stage added), and `in_release`.
+        For each annotation: `row_id`, `record` (the columns that say what it is; None for one in quarantine), `deliveries`
+        (each arrival of it), `steps` (one a stage: fate, rule, version, into, what the stage added), and `in_release`.
 
     Raises:
-        FeedbackError: nothing is materialized, or no delivery has this id.
+        FeedbackError: nothing is materialized, or no delivery has this name.
     """
     commits = commits or latest_chain(project)
-    ingested = commits["ingested"]
-    tables = ingested.snapshot.tables
+    tables = commits["ingested"].snapshot.tables
     rows = scan(project.store, tables["rows"])
-    found = (
-        rows.filter((pl.col("feedback_id") == name) | (pl.col("row_id") == name)).select("row_id", *RECORD).collect()
-    )
-    fates = scan(project.store, tables["fates"])
-    quarantined = _quarantined(project, commits, name)
-    if not found.height and not quarantined:
+    deliveries = _deliveries(project, commits["ingested"])
+    here = rows.filter(pl.col("feedback_id") == name).select("row_id").collect()
+    ids = _row_ids(deliveries, name) | set(here.get_column("row_id"))
+    if not ids:
         raise FeedbackError(
-            f"no annotation {name!r} in {project.store.root}; ids are those of the source, or a row_id of 32 characters"
+            f"no annotation {name!r} in {project.store.root}; name it by its source's feedback_id, by its row_id "
+            "(32 characters), or as BATCH_FILE:LINE, the only name of a record that could not be read"
         )
-    return [*[_followed(project, commits, record, fates) for record in found.to_dicts()], *quarantined]
+    records = rows.filter(pl.col("row_id").is_in(sorted(ids))).select("row_id", *RECORD).collect().to_dicts()
+    unread = sorted(ids - {record["row_id"] for record in records})
+    return [
+        *[_followed(project, commits, record, deliveries) for record in records],
+        *[_quarantined(row_id, deliveries) for row_id in unread],
+    ]
 
 
 def latest_chain(project: Project) -> dict[str, Commit]:
@@ -69,36 +73,52 @@ def latest_chain(project: Project) -> dict[str, Commit]:
     raise FeedbackError(f"{project.store.root}: nothing is materialized yet; `feedback-assets run` does it")
 
 
-def _quarantined(project: Project, commits: dict[str, Commit], name: str) -> list[dict[str, Any]]:
-    table = scan(project.store, commits["ingested"].snapshot.tables["fates"])
-    hits = table.filter((pl.col("row_id") == name) & (pl.col("fate") == "quarantined")).collect()
-    return [
-        {
-            "row_id": hit["row_id"],
-            "record": None,
-            "deliveries": [
-                {"arrival": hit["arrival"], "line": hit["line"], "fate": "quarantined", "rule": hit["rule"]}
-            ],
-            "steps": [],
-            "in_release": False,
-        }
-        for hit in hits.to_dicts()
-    ]
+def _deliveries(project: Project, ingested: Commit) -> pl.LazyFrame:
+    """Every line that arrived, with its row_id, its fate, and for one in quarantine the column at fault and its value."""
+    tables = ingested.snapshot.tables
+    batches = scan(project.store, tables["batches"]).select("arrival", "source", "batch")
+    faults = scan(project.store, tables["quarantine"]).select(
+        "arrival", "line", pl.col("reason").alias("rule"), "column", "value"
+    )
+    return (
+        scan(project.store, tables["fates"])
+        .select("row_id", "arrival", "line", "fate", "rule")
+        .join(batches, on="arrival", how="left")
+        .join(
+            faults.unique(["arrival", "line", "rule"], keep="first", maintain_order=True),
+            on=["arrival", "line", "rule"],
+            how="left",
+        )
+    )
+
+
+def _row_ids(deliveries: pl.LazyFrame, name: str) -> set[str]:
+    """The row_ids that `name` means: itself, that of a source's feedback_id, or those on a line of a batch."""
+    sources = deliveries.select(pl.col("source").unique()).collect().get_column("source").sort()
+    own = pl.DataFrame({"source": sources, "feedback_id": name}).select(
+        text_id(pl.col("source"), pl.col("feedback_id"))
+    )
+    batch, _, line = name.rpartition(":")
+    meant = pl.col("row_id").is_in([name, *own.to_series().to_list()])
+    if line.isdecimal():
+        meant |= (pl.col("batch") == batch) & (pl.col("line") == int(line))
+    return set(deliveries.filter(meant).select("row_id").collect().get_column("row_id"))
+
+
+def _arrivals(row_id: str, deliveries: pl.LazyFrame) -> list[dict[str, Any]]:
+    columns = ("arrival", "batch", "line", "fate", "rule", "column", "value")
+    return deliveries.filter(pl.col("row_id") == row_id).select(columns).sort("arrival", "line").collect().to_dicts()
+
+
+def _quarantined(row_id: str, deliveries: pl.LazyFrame) -> dict[str, Any]:
+    arrived = _arrivals(row_id, deliveries)
+    return {"row_id": row_id, "record": None, "deliveries": arrived, "steps": [], "in_release": False}
 
 
 def _followed(
-    project: Project, commits: dict[str, Commit], record: dict[str, Any], fates: pl.LazyFrame
+    project: Project, commits: dict[str, Commit], record: dict[str, Any], deliveries: pl.LazyFrame
 ) -> dict[str, Any]:
     row_id = record.pop("row_id")
-    deliveries = (
-        fates.filter(pl.col("row_id") == row_id)
-        .join(
-            scan(project.store, commits["ingested"].snapshot.tables["batches"]).select("arrival", "batch"), on="arrival"
-        )
-        .select("arrival", "batch", "line", "fate", "rule")
-        .sort("arrival", "line")
-        .collect()
-    )
     steps = []
     out = False
     for asset, commit in commits.items():
@@ -122,7 +142,7 @@ def _followed(
     return {
         "row_id": row_id,
         "record": _plain(record),
-        "deliveries": deliveries.to_dicts(),
+        "deliveries": _arrivals(row_id, deliveries),
         "steps": steps,
         "in_release": released,
     }
