@@ -41,6 +41,9 @@ def main() -> None:
         code = _say("stopped; what was committed stays, and nothing half-written can be read", 130)
     except BrokenPipeError:
         code = 0
+    except OSError as error:
+        # What a store or a batch folder can do wrong: not writable, not a folder, full.
+        code = _say(f"{error.filename or 'disk'}: {error.strerror or error}", 2)
     except Exception as error:
         said = str(error).splitlines() or [""]
         code = _say(f"internal error, please report it: {type(error).__name__}: {said[0]}", 2)
@@ -72,14 +75,9 @@ def run(policy: Policy = None, store: Store = None, as_json: Json = False) -> No
     else:
         tables.show_run(project, ran, sample=is_sample(project))
     if ran.release is None:
-        first = ran.problems[0] if ran.problems else _failed(ran)
-        raise Refused(first)
-
-
-def _failed(ran: Any) -> str:
-    failed = [f"{name}: the check {check} failed" for name, commit in ran.commits.items() for check in commit.failed]
-    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    return f"no release: {failed[0]}{more}" if failed else "no release was made"
+        more = f" (and {len(ran.problems) - 1} more)" if len(ran.problems) > 1 else ""
+        line = f"no release: {ran.problems[0]}{more}" if ran.problems else "no release was made"
+        raise Refused(line) if ran.refused else FeedbackError(line)
 
 
 @app.command()
@@ -111,20 +109,20 @@ def ui(
 def releases(policy: Policy = None, store: Store = None, as_json: Json = False) -> None:
     """List the releases of a store, oldest first."""
     from feedback_assets.cli import tables
-    from feedback_assets.cli.project import open_project
+    from feedback_assets.cli.project import open_store
     from feedback_assets.provenance.release import listed, read
 
-    project = open_project(policy, store)
+    opened = open_store(policy, store)
     entries = []
-    for entry in listed(project.store):
-        content = read(project.store, entry["id"]).content
+    for entry in listed(opened):
+        content = read(opened, entry["id"]).content
         entries.append(
             {**entry, "records": content["annotations"]["records"], "examples": content["annotations"]["examples"]}
         )
     if as_json:
         _print_json(entries)
     else:
-        tables.show_releases(project, entries)
+        tables.show_releases(opened, entries)
 
 
 @app.command()
@@ -153,11 +151,9 @@ def _release(name: str, policy: Path | None, store: Path | None) -> Any:
 
     if Path(name).suffix == ".json" or Path(name).is_file():
         return find(LocalStore(Path()), name)
-    if store is not None:
-        return find(LocalStore(store), name)
-    from feedback_assets.cli.project import open_project
+    from feedback_assets.cli.project import open_store
 
-    return find(open_project(policy, store).store, name)
+    return find(open_store(policy, store), name)
 
 
 @app.command()
@@ -167,12 +163,12 @@ def trace(
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Follow one annotation, quarantined ones too, through every stage: fate, rule, version, weight factor by factor, copies."""
+    """Follow one annotation, also one in quarantine, through every stage: fate, rule, version, weights, copies."""
     from feedback_assets.cli import tables
-    from feedback_assets.cli.project import open_project
+    from feedback_assets.cli.project import open_made
     from feedback_assets.provenance.trace import trace as follow
 
-    traced = follow(open_project(policy, store), feedback_id)
+    traced = follow(open_made(policy, store), feedback_id)
     if as_json:
         _print_json(traced)
     else:

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.project import Project
+from feedback_assets.snapshots.store import LocalStore
 
 POLICY = "FEEDBACK_ASSETS_POLICY"
 STORE = "FEEDBACK_ASSETS_STORE"
@@ -11,7 +13,7 @@ SAMPLE = Path(".feedback_assets/sample")
 
 
 def open_project(policy: Path | None, store: Path | None) -> Project:
-    """Open a project: by default the synthetic sample, written on first use, and `store` beside the policy.
+    """Open a project: without a policy the synthetic sample, written on first use; its store lies beside the policy.
 
     Raises:
         FeedbackError: the policy is missing or does not fit.
@@ -19,10 +21,34 @@ def open_project(policy: Path | None, store: Path | None) -> Project:
     if policy is None:
         from feedback_assets.sample.generate import write_sample
 
-        policy = write_sample(SAMPLE)
-    if policy.is_dir():
-        policy = policy / "policy.yaml"
-    return Project.open(policy, store or policy.parent / "store")
+        write_sample(SAMPLE)
+    return Project.open(_file(policy), _store(policy, store))
+
+
+def open_made(policy: Path | None, store: Path | None) -> Project:
+    """Open a project to look at what it made: the synthetic sample is not written anew.
+
+    Raises:
+        FeedbackError: the policy is missing or does not fit.
+    """
+    if not _file(policy).exists() and policy is None:
+        raise FeedbackError(f"{SAMPLE}: the synthetic sample was never run here; `feedback-assets run` does it")
+    return Project.open(_file(policy), _store(policy, store))
+
+
+def open_store(policy: Path | None, store: Path | None) -> LocalStore:
+    """The store of a project; the policy, which may have changed since or be gone, is not read."""
+    return LocalStore(_store(policy, store))
+
+
+def _file(policy: Path | None) -> Path:
+    if policy is None:
+        return SAMPLE / "policy.yaml"
+    return policy / "policy.yaml" if policy.is_dir() else policy
+
+
+def _store(policy: Path | None, store: Path | None) -> Path:
+    return store or _file(policy).parent / "store"
 
 
 def project_from_environment() -> Project:

@@ -14,6 +14,7 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.release import folder, training_files
+from feedback_assets.snapshots.store import LocalStore
 
 if TYPE_CHECKING:  # Dagster takes a second and more; what only reads a store or a manifest does without
     from feedback_assets.orchestration.assets import Listener
@@ -175,11 +176,11 @@ def _drift(commit: Commit) -> Text:
     return Text(f"most: {most['column']} {most['psi']:.3f}")
 
 
-def show_releases(project: Project, entries: list[dict[str, Any]]) -> None:
+def show_releases(store: LocalStore, entries: list[dict[str, Any]]) -> None:
     """The releases of a store."""
     console = _console()
     if not entries:
-        console.print(f"no release yet in {_near(project.store.root)}; `feedback-assets run` makes one")
+        console.print(f"no release yet in {_near(store.root)}; `feedback-assets run` makes one")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("number", "release", "records", "examples", "made at"):

@@ -41,14 +41,15 @@ class Engine(Protocol):
 
     def scan(
         self,
-        function: Callable[..., pl.DataFrame],
+        function: Callable[..., list[pl.DataFrame]],
         parts: Sequence[tuple[str, pl.DataFrame]],
         *,
         parameters: Any = None,
     ) -> list[pl.DataFrame]:
-        """Return `function(earlier, part, parameters)` for each (digest, frame), in order, memoised.
+        """Return a result for each (digest, frame), in order, memoised.
 
-        `earlier` is the list of frames before it. The key holds the digests of the part and of all before it, so a
+        `function(earlier, new, parameters)` gets the frames whose results are remembered and those after them, and
+        returns one result for each of `new`. A result's key holds the digests of its part and of all before it, so a
         new part costs its own comparison with the history and not the history's with itself.
         """
         ...

@@ -41,30 +41,46 @@ class LocalEngine:
 
     def scan(
         self,
-        function: Callable[..., pl.DataFrame],
+        function: Callable[..., list[pl.DataFrame]],
         parts: Sequence[tuple[str, pl.DataFrame]],
         *,
         parameters: Any = None,
     ) -> list[pl.DataFrame]:
         """See `Engine.scan`."""
-        results = []
-        for index, (_, frame) in enumerate(parts):
-            inputs = [part_digest for part_digest, _ in parts[: index + 1]]
-
-            def compute(index: int = index, frame: pl.DataFrame = frame) -> pl.DataFrame:
-                return function([earlier for _, earlier in parts[:index]], frame, parameters)
-
-            results.append(self._remembered(function, inputs, parameters, compute))
+        digests = [part_digest for part_digest, _ in parts]
+        keys = [_key(function, digests[: end + 1], parameters) for end in range(len(parts))]
+        results: list[pl.DataFrame] = []
+        for key in keys:
+            known = self.memo.get(key)
+            if known is None:
+                break
+            results.append(scan(self.store, known.tables["rows"]).collect())
+        frames = [frame for _, frame in parts]
+        done = len(results)
+        if done < len(parts):
+            for key, result in zip(keys[done:], function(frames[:done], frames[done:], parameters), strict=True):
+                self._remember(key, function, result)
+                results.append(result)
         return results
 
     def _remembered(
         self, function: Callable[..., Any], inputs: Any, parameters: Any, compute: Callable[[], pl.DataFrame]
     ) -> pl.DataFrame:
-        name = f"{function.__module__}.{function.__qualname__}"
-        key = digest(["part", name, code_digest(function.__module__), inputs, parameters])
+        key = _key(function, inputs, parameters)
         known = self.memo.get(key)
         if known is not None:
             return scan(self.store, known.tables["rows"]).collect()
         result = compute()
-        self.memo.put(key, Snapshot(name, {"rows": write_table(self.store, result)}))
+        self._remember(key, function, result)
         return result
+
+    def _remember(self, key: str, function: Callable[..., Any], result: pl.DataFrame) -> None:
+        self.memo.put(key, Snapshot(_name(function), {"rows": write_table(self.store, result)}))
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _key(function: Callable[..., Any], inputs: Any, parameters: Any) -> str:
+    return digest(["part", _name(function), code_digest(function.__module__), inputs, parameters])

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from feedback_assets.errors import FeedbackError
+from feedback_assets.errors import FeedbackError, Refused
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.examine import required_checks
 from feedback_assets.materialize.materialize import materialize, resolve
@@ -22,6 +22,8 @@ from feedback_assets.stages.stage import Stage
 
 GROUP = "feedback"
 OWNER = "team:feedback"
+REFUSED = "refused"
+"""Metadata of a failure: whether the gate refused, or something was wrong with what came in."""
 Listener = Callable[[str, Literal["started", "done"], Commit | None], None]
 
 
@@ -62,7 +64,9 @@ def _asset(project: Project, stage: Stage, listener: Listener) -> dg.AssetsDefin
             commit, made = _materialize(project, stage, context)
         except FeedbackError as error:
             # A Failure is shown as one line; the way out is in it.
-            raise dg.Failure(description=str(error), allow_retries=False) from None
+            raise dg.Failure(
+                description=str(error), metadata={REFUSED: isinstance(error, Refused)}, allow_retries=False
+            ) from None
         listener(stage.name, "done", commit)
         for change in commit.circumstances["unversioned_changes"]:
             context.log.warning(change)

@@ -19,6 +19,7 @@ daily = dg.ScheduleDefinition(
     name="daily",
     job=build_release,
     cron_schedule="0 5 * * *",
+    execution_timezone="UTC",
     description="Builds a release every day at 05:00 UTC.",
     default_status=dg.DefaultScheduleStatus.STOPPED,
 )

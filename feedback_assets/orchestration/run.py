@@ -7,7 +7,7 @@ import dagster as dg
 
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
-from feedback_assets.orchestration.assets import Listener
+from feedback_assets.orchestration.assets import REFUSED, Listener
 from feedback_assets.orchestration.build import build_definitions, dagster_home
 from feedback_assets.orchestration.jobs import JOB
 from feedback_assets.pipeline import STAGES
@@ -19,12 +19,16 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @dataclass(frozen=True)
 class Ran:
-    """A run: its Dagster id, what it committed by asset in order, the release or None, and why it stopped."""
+    """A run: its Dagster id, what it committed by asset in order, the release or None, and why it stopped.
+
+    `refused`: a check or the gate stopped it, and not an error.
+    """
 
     run_id: str
     commits: dict[str, Commit]
     release: Release | None
     problems: list[str] = field(default_factory=list)
+    refused: bool = False
 
 
 def run(project: Project, listener: Listener | None = None) -> Ran:
@@ -36,19 +40,44 @@ def run(project: Project, listener: Listener | None = None) -> Ran:
         result = definitions.resolve_job_def(JOB).execute_in_process(
             instance=instance, raise_on_error=False, run_config=QUIET
         )
-        problems = [
-            event.step_failure_data.user_failure_data.description or ""
-            if event.step_failure_data.user_failure_data
-            else event.step_failure_data.error.message.splitlines()[0]
-            if event.step_failure_data.error
-            else f"{event.step_key} failed"
-            for event in result.all_events
-            if event.is_step_failure
-        ]
     commits = {
         stage.name: commit
         for stage in STAGES
         if (commit := project.commits.of_run(stage.name, result.run_id)) is not None
     }
+    stopped = [_why(event) for event in result.all_events if event.is_step_failure]
+    others = [why for why in stopped if why is not None]
     mine = [entry["id"] for entry in listed(project.store) if entry["run_id"] == result.run_id]
-    return Ran(result.run_id, commits, read(project.store, mine[-1]) if mine else None, problems)
+    return Ran(
+        result.run_id,
+        commits,
+        read(project.store, mine[-1]) if mine else None,
+        [*_held_back(commits), *(text for text, _ in others)],
+        refused=all(refused for _, refused in others),
+    )
+
+
+def _held_back(commits: dict[str, Commit]) -> list[str]:
+    return [
+        f"{name}: the check {check['name']} {'failed' if check['status'] == 'failed' else 'could not be computed'}: "
+        f"{check['meaning']}"
+        for name, commit in commits.items()
+        for check in commit.checks
+        if check["name"] in commit.failed
+    ]
+
+
+def _why(event: dg.DagsterEvent) -> tuple[str, bool] | None:
+    """Why a step failed, and whether that is a refusal; None for a blocking check, of which the commits say more."""
+    failure = event.step_failure_data
+    if failure.user_failure_data is not None:
+        told = failure.user_failure_data
+        return told.description or "", bool(told.metadata[REFUSED].value) if REFUSED in told.metadata else False
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if error is None:
+        return f"{event.step_key} failed", False
+    if error.cls_name == "DagsterAssetCheckFailedError":
+        return None
+    return f"{event.step_key}: internal error, please report it: {error.message.splitlines()[0]}", False

@@ -192,9 +192,17 @@ def folder(release_id: str) -> str:
 
 
 def read(store: LocalStore, release_id: str) -> Release:
-    """The release with this id."""
+    """The release with this id.
+
+    Raises:
+        FeedbackError: its manifest is gone, or is not what was written.
+    """
     key = f"{folder(release_id)}/manifest.json"
-    return Release.from_json(json.loads(store.get(key)), store.uri(key))
+    try:
+        value = json.loads(store.get(key))
+    except ValueError as error:
+        raise FeedbackError(f"{store.uri(key)}: cannot be read as a manifest ({error}); restore it") from None
+    return Release.from_json(value, store.uri(key))
 
 
 def unpacked(packed: str) -> list[str]:

@@ -39,8 +39,9 @@ def trace(project: Project, name: str, commits: dict[str, Commit] | None = None)
         commits: the chain to look in; default: what stands behind the latest materializations.
 
     Returns:
-        For each annotation: `row_id`, `record` (the columns that say what it is; None for one in quarantine), `deliveries`
-        (each arrival of it), `steps` (one a stage: fate, rule, version, into, what the stage added), and `in_release`.
+        For each annotation: `row_id`, `record` (the columns that say what it is; None for one in quarantine),
+        `deliveries` (each arrival of it), `steps` (one a stage: fate, rule, version, into, what the stage added), and
+        `in_release`.
 
     Raises:
         FeedbackError: nothing is materialized, or no delivery has this name.
@@ -74,7 +75,7 @@ def latest_chain(project: Project) -> dict[str, Commit]:
 
 
 def _deliveries(project: Project, ingested: Commit) -> pl.LazyFrame:
-    """Every line that arrived, with its row_id, its fate, and for one in quarantine the column at fault and its value."""
+    """Every line that arrived: row_id, fate, and for one in quarantine the column at fault and its value."""
     tables = ingested.snapshot.tables
     batches = scan(project.store, tables["batches"]).select("arrival", "source", "batch")
     faults = scan(project.store, tables["quarantine"]).select(

@@ -296,24 +296,43 @@ def _split(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
         *(["prompt_id"] if "prompt" in section.split_on else []),
         *(["response_a_id", "response_b_id"] if "response" in section.split_on else []),
     ]
-    links = rows.lazy().select(pl.format("hub:{}", hub).alias("hub"), *spokes).unique(maintain_order=True).collect()
-    shared = [(pl.format("prompt:{}", s) if s == "prompt_id" else pl.format("response:{}", s)) for s in spokes]
-    ties = pl.concat([links.select("hub", other=other) for other in (pl.col("hub"), *shared)]).drop_nulls()
+    links = rows.select(pl.col(hub).alias("hub"), *spokes).unique(maintain_order=True)
+    # A value that stands at one hub only ties nothing together.
+    shared = [pl.DataFrame(schema={"hub": pl.String, "other": pl.String})]
+    for name in ("prompt", "response"):
+        columns = [spoke for spoke in spokes if spoke.startswith(name)]
+        if columns:
+            values = pl.concat(links.select("hub", value=column) for column in columns).drop_nulls().unique()
+            values = values.filter(pl.col("value").is_duplicated())
+            shared.append(values.select("hub", other=pl.format("{}:{}", pl.lit(name), "value")))
+    ties = pl.concat(shared)
     parts = _components(ties.get_column("hub"), ties.get_column("other"))
-    found = rows.with_columns(pl.format("hub:{}", hub).alias("hub")).join(
-        parts, left_on="hub", right_on="name", how="left", maintain_order="left"
+    found = (
+        rows.with_columns(hub=hub)
+        .join(parts, left_on="hub", right_on="name", how="left", maintain_order="left")
+        .with_columns(pl.coalesce(pl.format("#{}", "component"), "hub").alias("component"))
     )
     arrival = pl.col("arrival").fill_null(-1)
+    alone = pl.col("component").is_unique()
+    drawn = text_id(pl.lit(section.split_key), pl.col("component_id")).str.slice(0, 8).str.to_integer(base=16)
+    sides = ((pl.col("split") == side).fill_null(value=False) for side in ("eval", "train"))
+    held, trained = sides
     components = (
-        found.group_by("component")
-        .agg(
-            component_id=pl.col("item_id").filter(arrival == arrival.min()).min(),
-            held=(pl.col("split") == "eval").any(),
-            trained=(pl.col("split") == "train").any(),
+        pl.concat(
+            [
+                found.lazy().filter(alone).select("component", component_id="item_id", held=held, trained=trained),
+                found.lazy()
+                .filter(~alone)
+                .group_by("component")
+                .agg(
+                    component_id=pl.col("item_id").filter(arrival == arrival.min()).min(),
+                    held=held.any(),
+                    trained=trained.any(),
+                ),
+            ]
         )
-        .with_columns(
-            drawn=text_id(pl.lit(section.split_key), pl.col("component_id")).str.slice(0, 8).str.to_integer(base=16)
-        )
+        .with_columns(drawn=drawn)
+        .collect()
     )
     drawn = pl.when(pl.col("drawn") < int(section.eval_share * 2**32)).then(pl.lit("eval")).otherwise(pl.lit("train"))
     chosen = pl.when("held").then(pl.lit("eval")).when("trained").then(pl.lit("train")).otherwise(drawn)

@@ -155,42 +155,49 @@ def signatures(content: pl.LazyFrame, parameters: dict[str, int]) -> pl.DataFram
     return pl.concat([empty, *signed]).with_columns(pl.when(pl.col("text").is_first_distinct()).then("keys"))
 
 
-def candidates(earlier: Sequence[pl.DataFrame], part: pl.DataFrame, parameters: dict[str, int]) -> pl.DataFrame:
-    """Return pairs of texts (PAIRS) of `part` with itself and with `earlier` that share a band key.
+def candidates(
+    earlier: Sequence[pl.DataFrame], new: Sequence[pl.DataFrame], parameters: dict[str, int]
+) -> list[pl.DataFrame]:
+    """Return, for each part of `new`, pairs (PAIRS) of its texts with themselves and those before that share a key.
 
     Within a key's bucket each text is compared with the first `parameters["bucket"]` in order of arrival, so that a
     bucket costs no more than its size times that; a text that has more than these before it is reported
     once, with `two` null.
     """
-    new = part.filter(pl.col("keys").is_not_null())
-    members = new.explode("keys").with_columns(new=True)
+    signed = pl.concat(
+        frame.filter(pl.col("keys").is_not_null()).with_columns(step=pl.lit(step, pl.Int64))
+        for step, frame in enumerate(new)
+    ).unique("text", keep="first", maintain_order=True)
+    members = signed.explode("keys")
     if earlier:
         known = (
             pl.concat(earlier).filter(pl.col("keys").is_not_null()).unique("text", keep="first", maintain_order=True)
         )
         members = members.join(known, on="text", how="anti", maintain_order="left")
         old = known.explode("keys").join(members, on="keys", how="semi", maintain_order="left")
-        members = pl.concat([old.with_columns(new=False), members])
+        members = pl.concat([old.with_columns(step=pl.lit(-1, pl.Int64)), members])
     ordered = members.get_column("keys").sort()
     repeated = ordered.filter(ordered == ordered.shift()).unique().to_frame()
     members = members.join(repeated, on="keys", how="semi", maintain_order="left").sort("keys", maintain_order=True)
-    key, text, is_new = (members.get_column(name).to_numpy() for name in ("keys", "text", "new"))
+    key, text, step = (members.get_column(name).to_numpy() for name in ("keys", "text", "step"))
     index = np.arange(len(key))
     opens = np.ones(len(key), dtype=bool)
     opens[1:] = key[1:] != key[:-1]
     start = np.maximum.accumulate(np.where(opens, index, 0))
-    before = np.where(is_new, index - start, 0)
+    before = np.where(step >= 0, index - start, 0)
     partners = np.minimum(before, parameters["bucket"])
-    found = PAIRS.to_frame()
+    found = PAIRS.to_frame().with_columns(step=pl.lit(0, pl.Int64)).clear()
     for lo, hi in _spans(partners, _PAIRS_AT_ONCE):
         count = partners[lo:hi]
         one = np.repeat(index[lo:hi], count)
         two = start[one] + np.arange(len(one)) - np.repeat(np.cumsum(count) - count, count)
         left, right = text[one], text[two]
-        pairs = pl.DataFrame({"one": np.minimum(left, right), "two": np.maximum(left, right)}, schema=PAIRS)
-        found = pl.concat([found, pairs]).unique()
-    cut = pl.DataFrame({"one": np.unique(text[before > partners])}, schema={"one": pl.UInt64})
-    return pl.concat([found.sort("one", "two"), cut.with_columns(two=pl.lit(None, pl.UInt64))])
+        pairs = {"one": np.minimum(left, right), "two": np.maximum(left, right), "step": step[one]}
+        found = pl.concat([found, pl.DataFrame(pairs, schema=found.schema)]).unique()
+    beyond = before > partners
+    cut = pl.DataFrame({"one": text[beyond], "two": None, "step": step[beyond]}, schema=found.schema).unique()
+    told = pl.concat([found.sort("one", "two"), cut.sort("one")])
+    return [told.filter(pl.col("step") == place).drop("step") for place in range(len(new))]
 
 
 def _spans(sizes: np.ndarray, limit: int) -> Iterable[tuple[int, int]]:

@@ -33,19 +33,27 @@ class EngineInMemory:
 
     def scan(
         self,
-        function: Callable[..., pl.DataFrame],
+        function: Callable[..., list[pl.DataFrame]],
         parts: Sequence[tuple[str, pl.DataFrame]],
         *,
         parameters: Any = None,
     ) -> list[pl.DataFrame]:
         frames = [frame for _, frame in parts]
         return [
-            self._run(function, [d for d, _ in parts[: i + 1]], parameters, (frames[:i], frames[i], parameters))
+            self._run(
+                lambda i=i: function(frames[:i], [frames[i]], parameters)[0],
+                [d for d, _ in parts[: i + 1]],
+                parameters,
+                (),
+                function.__qualname__,
+            )
             for i in range(len(parts))
         ]
 
-    def _run(self, function: Callable[..., pl.DataFrame], key: Any, parameters: Any, arguments: Any) -> pl.DataFrame:
-        name = function.__qualname__
+    def _run(
+        self, function: Callable[..., pl.DataFrame], key: Any, parameters: Any, arguments: Any, name: str = ""
+    ) -> pl.DataFrame:
+        name = name or function.__qualname__
         full = digest([name, key, parameters])
         if full not in self.known:
             self.computed.append(name)

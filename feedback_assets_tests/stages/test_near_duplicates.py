@@ -111,7 +111,7 @@ def test_recall_of_candidates_holds_for_texts_of_few_shingles() -> None:
             total += 1
     signed = signatures(content(items).lazy(), PARAMETERS)
     text = signed.get_column("text").to_list()
-    pairs = set(candidates([], signed, {**PARAMETERS, "bucket": 32}).select("one", "two").iter_rows())
+    pairs = set(candidates([], [signed], {**PARAMETERS, "bucket": 32})[0].select("one", "two").iter_rows())
     hits = sum((min(p), max(p)) in pairs for p in zip(text[::2], text[1::2], strict=True))
     assert hits >= 0.97 * total
 
