@@ -8,10 +8,12 @@ import ast
 import importlib.util
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from feedback_assets.digests import digest
 
 PACKAGE = "feedback_assets"
+UNSEEN = ("ctx", "kind", "type_comment")  # fields that follow from the others, or say how a constant was written
 
 
 @cache
@@ -51,28 +53,38 @@ def _imports(module: str) -> frozenset[str]:
             found.update(alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE)
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
             found.add(node.module)
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                if _is_module(name):
-                    found.add(name)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names if _is_module(node.module, alias.name))
     return frozenset(found)
 
 
-def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
+def _is_module(package: str, name: str) -> bool:
+    """Whether `name` is a module of `package`, by its file: nothing is imported to find out."""
+    path = _source(package)
+    if path is None or path.name != "__init__.py":
         return False
+    return (path.parent / f"{name}.py").is_file() or (path.parent / name / "__init__.py").is_file()
 
 
 @cache
-def _syntax(module: str) -> str:
-    # `ast.unparse`, because `ast.dump` differs between Python versions.
-    tree = ast.parse(ast.unparse(_tree(module)))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [s for s in node.body if not _is_docstring(s)] or [ast.Pass()]
-    return ast.unparse(tree)
+def _syntax(module: str) -> Any:
+    return _plain(_tree(module))
+
+
+def _plain(value: Any) -> Any:
+    """A syntax tree as nested lists of text.
+
+    Neither `ast.dump` nor `ast.unparse` will do: what they write differs between Python versions, of an f-string
+    for example its quotes. A field that is empty is left out, because newer versions have more of them.
+    """
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if not isinstance(value, ast.AST):
+        return f"{type(value).__name__} {value!a}"
+    fields = {name: given for name, given in ast.iter_fields(value) if given is not None and given != []}
+    if isinstance(value, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        body = [statement for statement in value.body if not _is_docstring(statement)]
+        fields["body"] = body or [ast.Pass()]
+    return [type(value).__name__, *([name, _plain(given)] for name, given in fields.items() if name not in UNSEEN)]
 
 
 def _is_docstring(statement: ast.stmt) -> bool:

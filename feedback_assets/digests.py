@@ -90,8 +90,8 @@ def _update(sha: "hashlib._Hash", series: pl.Series) -> None:
         sha.update(text.str.len_bytes().to_numpy().tobytes())
         sha.update(memoryview(_text_bytes(text)))
     elif dtype.is_float():
-        values = series.fill_nan(float("nan")) + 0.0
-        sha.update(values.to_numpy().tobytes())
+        # NumPy's + 0.0 makes -0.0 positive; Polars leaves the addition out.
+        sha.update((series.fill_nan(float("nan")).to_numpy() + 0.0).tobytes())
     elif dtype == pl.Null:
         pass
     elif dtype == pl.Binary:

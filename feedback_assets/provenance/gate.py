@@ -39,7 +39,7 @@ def gate(project: Project, commits: Mapping[str, Commit], beside: Sequence[str] 
     to refuse, such as what Dagster's own results say.
     """
     found = chain(project, commits)
-    reasons = list(beside)
+    reasons = []
     asked = 0
     for asset in upstream("training_set"):
         commit = found.get(asset)
@@ -47,7 +47,7 @@ def gate(project: Project, commits: Mapping[str, Commit], beside: Sequence[str] 
             reasons.append(f"{asset} was never materialized")
             continue
         if commit.code_version != project.code_version(asset):
-            reasons.append(f"{asset} was made under other code or another policy than today's; materialize it again")
+            reasons.append(_outdated(project, asset))
         results = {check["name"]: check for check in commit.checks}
         for name, required in required_checks(stage(asset), project.policy).items():
             if not required.blocking:
@@ -62,4 +62,13 @@ def gate(project: Project, commits: Mapping[str, Commit], beside: Sequence[str] 
                 )
             elif result["status"] not in ("passed", "inconclusive"):
                 reasons.append(f"{asset}: the check {name} {result['status']}: {result['meaning']}")
-    return Verdict(asked, tuple(reasons))
+    return Verdict(asked, (*reasons, *beside))
+
+
+def _outdated(project: Project, asset: str) -> str:
+    newest = project.commits.latest(asset)
+    if newest is None or newest.code_version != project.code_version(asset):
+        return f"{asset} was made under other code or another policy than today's; materialize it again"
+    # The same rows under new rules leave everything below fresh for Dagster, but not its provenance.
+    between = ", ".join(name for name in upstream("training_set") if asset in upstream(name))
+    return f"the release would still stand on an earlier {asset} than the latest; materialize {between} again"

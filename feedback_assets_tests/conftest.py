@@ -1,0 +1,34 @@
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+RECORDS = 1_000
+
+
+@pytest.fixture(scope="session")
+def sample_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a small synthetic sample after one whole run, store beside the policy. Not to be changed."""
+    from feedback_assets.materialize.project import Project
+    from feedback_assets.orchestration.run import run
+    from feedback_assets.sample.generate import write_sample
+
+    before = os.environ.get("DAGSTER_HOME")
+    policy = write_sample(tmp_path_factory.mktemp("sample") / "project", records=RECORDS)
+    ran = run(Project.open(policy, policy.parent / "store"))
+    assert ran.problems == []
+    assert ran.release is not None
+    yield policy.parent
+    os.environ.pop("DAGSTER_HOME", None)
+    if before is not None:
+        os.environ["DAGSTER_HOME"] = before
+
+
+@pytest.fixture
+def sample(sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `sample_run` to do anything with."""
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.delenv("DAGSTER_HOME")
+    return Path(shutil.copytree(sample_run, tmp_path / "project"))

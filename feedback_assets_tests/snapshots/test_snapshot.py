@@ -1,0 +1,117 @@
+"""Snapshots: parts named by their bytes, versions made of their values."""
+
+import polars as pl
+import pytest
+
+from feedback_assets.digests import file_digest, fingerprint
+from feedback_assets.snapshots.snapshot import Memo, Snapshot, Table, scan, write_part, write_table
+from feedback_assets.snapshots.store import LocalStore
+
+ROWS = pl.DataFrame({"row_id": list("abcdef"), "arrival": [0, 0, 1, 1, 1, 3]})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return LocalStore(tmp_path / "store")
+
+
+def version(table: Table, **others: Table) -> str:
+    return Snapshot("x", {"rows": table, **others}).data_version
+
+
+def test_a_part_is_named_by_its_bytes_and_says_what_it_holds(store):
+    part = write_part(store, ROWS)
+    path = store.path(part.key)
+    assert file_digest(path) == part.digest == path.stem
+    assert (part.fingerprint, part.rows, part.bytes) == (fingerprint(ROWS), 6, path.stat().st_size)
+    assert part.arrivals == (0, 3)
+
+
+def test_the_same_values_are_written_once(store):
+    one, two = write_part(store, ROWS), write_part(store, pl.concat([ROWS[:2], ROWS[2:]], rechunk=False))
+    assert one == two
+    assert len(list(store.path("parts").rglob("*.parquet"))) == 1
+
+
+def test_a_part_that_was_deleted_is_written_again(store):
+    part = write_part(store, ROWS)
+    store.path(part.key).unlink()
+    assert write_part(store, ROWS) == part
+    assert store.exists(part.key)
+
+
+def test_parts_end_where_arrivals_end(store):
+    table = write_table(store, ROWS, last_arrivals=[0, 1, 3])
+    assert [(part.rows, part.arrivals) for part in table.parts] == [(2, (0, 0)), (3, (1, 1)), (1, (3, 3))]
+    assert scan(store, table).collect().equals(ROWS)
+
+
+def test_a_later_arrival_leaves_the_earlier_parts(store):
+    before = write_table(store, ROWS[:5], last_arrivals=[0, 1])
+    after = write_table(store, ROWS, last_arrivals=[0, 1, 3])
+    assert after.parts[:2] == before.parts
+
+
+def test_an_arrival_without_rows_has_no_part(store):
+    assert [part.rows for part in write_table(store, ROWS, last_arrivals=[0, 1, 2, 3, 4]).parts] == [2, 3, 1]
+
+
+@pytest.mark.parametrize("last_arrivals", [[], [4], [0, 1, 3]])
+def test_a_table_without_rows_can_be_read_and_has_its_columns(store, last_arrivals):
+    table = write_table(store, ROWS.clear(), last_arrivals=last_arrivals)
+    assert scan(store, table).collect().equals(ROWS.clear())
+    assert table.rows == 0
+
+
+def test_long_tables_are_cut(store):
+    table = write_table(store, ROWS, part_rows=4)
+    assert [part.rows for part in table.parts] == [4, 2]
+    assert scan(store, table).collect().equals(ROWS)
+
+
+def test_a_data_version_is_of_values_schema_and_order(store):
+    rows = write_table(store, ROWS)
+    assert version(rows) == version(write_table(store, pl.concat([ROWS[:1], ROWS[1:]], rechunk=False)))
+    others = [
+        ROWS.reverse(),
+        ROWS.rename({"arrival": "line"}),
+        ROWS.with_columns(pl.col("arrival").cast(pl.Int32)),
+        ROWS.select("arrival", "row_id"),
+        ROWS[:5],
+        ROWS.with_columns(pl.lit(None).alias("more")),
+    ]
+    assert len({version(rows), *(version(write_table(store, frame)) for frame in others)}) == len(others) + 1
+
+
+def test_the_data_version_is_the_same_in_every_run(store):
+    assert version(write_table(store, ROWS)) == "8b548c663be80062a8a197c4ecd273275112d6c911982bde11789f40fec24b99"
+
+
+def test_tables_that_only_explain_do_not_enter_the_data_version(store):
+    rows, other = write_table(store, ROWS), write_table(store, ROWS[:1])
+    assert version(rows, fates=other) == version(rows, quarantine=other) == version(rows)
+    assert version(rows, plan=other) != version(rows)
+
+
+def test_a_snapshot_survives_its_way_through_json(store):
+    snapshot = Snapshot("x", {"rows": write_table(store, ROWS), "plan": write_table(store, ROWS[:0])}, {"n": 1})
+    again = Snapshot.from_json(snapshot.as_json())
+    assert again == snapshot
+    assert again.data_version == snapshot.data_version
+
+
+def test_what_was_remembered_comes_back(store):
+    memo, snapshot = Memo(store), Snapshot("x", {"rows": write_table(store, ROWS)})
+    assert memo.get("ab12") is None
+    memo.put("ab12", snapshot)
+    assert Memo(store).get("ab12") == snapshot
+
+
+def test_what_was_remembered_counts_as_forgotten_when_a_part_of_it_is_gone(store):
+    memo = Memo(store)
+    snapshot = Snapshot("x", {"rows": write_table(store, ROWS, last_arrivals=[0, 1, 3])})
+    memo.put("ab12", snapshot)
+    store.path(snapshot.tables["rows"].parts[1].key).unlink()
+    assert memo.get("ab12") is None
+    write_table(store, ROWS, last_arrivals=[0, 1, 3])
+    assert memo.get("ab12") == snapshot
