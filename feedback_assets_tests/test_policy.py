@@ -82,8 +82,8 @@ def test_a_policy_is_read_with_its_defaults_path_and_text(tmp_path):
         (ONE.replace("x}", "x, drop: y}"), ":4: filtered.rules.0.drop: unknown key; did you mean 'drop_when'?"),
         (ONE + ONE[ONE.index("    -") :], ":3: filtered.rules: the id 'r' stands twice; give each entry its own"),
         (
-            "project: p\nfiltered:\n  factors:\n  - id: f\n    version: 1\n    reason: w\n    kind: half\n    flor: 1\n",
-            ":8: filtered.factors.0.half.flor: unknown key; did you mean 'floor'?",
+            "project: p\nfiltered:\n  factors:\n  - {id: f, version: 1, reason: why, kind: half, flor: 1}\n",
+            ":4: filtered.factors.0.half.flor: unknown key; did you mean 'floor'?",
         ),
         ("project: p\nproject: q\n", ":2: not valid YAML: the key 'project' stands twice"),
         ("project: p\nfiltered:\n  share: 1\n  share: 1\n", ":4: not valid YAML: the key 'share' stands twice"),

@@ -15,6 +15,7 @@ import pytest
 README = Path(__file__).parent.parent / "README.md"
 BIN = Path(sys.executable).parent
 FENCE = re.compile(r"```sh\n(?P<commands>.*?)```(?:\n\n```text\n(?P<output>.*?)```)?", re.DOTALL)
+VENV = ".venv/bin/"
 WRITE = "FEEDBACK_ASSETS_WRITE_README"
 
 
@@ -31,9 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(command: str, folder: Path) -> str:
     """Run what a reader would, from the environment that the tests run in; installing is what `.ci/run` does."""
-    last = command.split(" && ")[-1]
-    words = [str(BIN / word.removeprefix(".venv/bin/")) if word.startswith(".venv/bin/") else word for word in shlex.split(last)]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
+    last = command.rsplit(" && ", maxsplit=1)[-1]
+    words = [str(BIN / word[len(VENV) :]) if word.startswith(VENV) else word for word in shlex.split(last)]
+    done = subprocess.run(words, check=False, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -55,7 +56,8 @@ def test_every_command_of_the_readme_runs_and_prints_what_the_readme_says(folder
             continue
         if os.environ.get(WRITE):
             block = "\n".join(commands) + "\n```\n\n```text\n"
-            written = written.replace(block + shown, block + "\n".join(line.rstrip() for line in printed.strip().splitlines()) + "\n")
+            lines = [line.rstrip() for line in printed.strip().splitlines()]
+            written = written.replace(block + shown, block + "\n".join(lines) + "\n")
         else:
             assert plain(printed) == plain(shown), f"set {WRITE}=1 and run this test to write the README's output anew"
     if os.environ.get(WRITE):

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from feedback_assets.errors import FeedbackError, Refused
@@ -22,6 +21,8 @@ Policy = Annotated[
 Store = Annotated[
     Path | None, typer.Option("--store", help="The store. Default: `store` beside the policy.", show_default=False)
 ]
+# From click, or from the copy of it that newer typers bring.
+UsageProblem: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
 
 
@@ -33,11 +34,11 @@ def main() -> None:
         code = _say(str(error), 1)
     except FeedbackError as error:
         code = _say(str(error), 2)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         code = error.exit_code
-    except click.ClickException as error:
-        code = _say(error.format_message(), 2)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except UsageProblem as error:
+        code = _usage(error)
+    except (typer.Abort, KeyboardInterrupt):
         code = _say("stopped; what was committed stays, and nothing half-written can be read", 130)
     except BrokenPipeError:
         code = 0
@@ -48,6 +49,14 @@ def main() -> None:
         said = str(error).splitlines() or [""]
         code = _say(f"internal error, please report it: {type(error).__name__}: {said[0]}", 2)
     sys.exit(code or 0)
+
+
+def _usage(error: Any) -> int:
+    message = error.format_message()
+    if "\n" in message or not message:  # no command at all: the help, which typer may have printed already
+        print(message, end="")
+        return 2
+    return _say(f"{message.rstrip('.')}; see `feedback-assets --help`", 2)
 
 
 def _say(line: str, code: int) -> int:

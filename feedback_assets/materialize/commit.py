@@ -5,6 +5,7 @@ cannot both write number n; the latest is the highest number without a gap.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -137,7 +138,8 @@ class Commits:
             number += 1
 
     def _next(self, asset: str) -> int:
-        names = self.store.names(f"commits/{asset}")
+        # The listing is a hint of where to begin; whether a record stands under a number decides.
+        names = [name for name in self.store.names(f"commits/{asset}") if re.fullmatch(r"\d{10}\.json", name)]
         number = int(names[-1].removesuffix(".json")) + 1 if names else 1
         while self.store.exists(_key(asset, number)):
             number += 1

@@ -96,7 +96,7 @@ def _weights(
         {"content_part": [part.digest for part in parts], "place": range(len(parts))},
         schema={"content_part": pl.String, "place": pl.Int64},
     )
-    ordered = eligible(index, export.pinned()).join(place, on="content_part").sort("place", "content_row")
+    ordered = eligible(index, export.pinned()).join(place, on="content_part").sort("place", "content_row", "row_id")
     found = {}
     for split in splits:
         frame = ordered.filter(pl.col("assigned_split") == split).select("row_id", weight="training_weight")

@@ -1,10 +1,10 @@
-"""How long a release takes, as a multiple of the least that any such pipeline must do, and what a new batch of 1 % costs.
+"""How long a release takes, as a multiple of the least that such a pipeline must do; what 1 % more data costs.
 
     python -m feedback_assets_tests.benchmarks.release [--records 200000]
 
-The limit, measured in the same run: read the input Parquet, write its text once with zstd level 1, and pass once over all
-text with SHA-256. The graph runs through `materialize`, checks and gate included, in a process of its own, from the same
-Parquet files to a published release with one export; imports are not counted. Peak memory is that process's.
+The limit, measured in the same run: read the input Parquet, write its text once with zstd level 1, and pass once over
+all text with SHA-256. The graph runs through `materialize`, checks and gate included, in a process of its own, from the
+same Parquet files to a published release with one export; imports are not counted. Peak memory is that process's.
 """
 
 import argparse
@@ -21,6 +21,9 @@ import numpy as np
 import polars as pl
 
 BATCHES = 20
+DAY = 86_400_000_000  # microseconds
+FIRST_DAY = 1_767_225_600_000_000  # 2026-01-01
+TEXT = ("prompt", "response_a", "response_b")
 POLICY = """
 ingested:
   sources:
@@ -56,7 +59,8 @@ upsampled:
 def generate(folder: Path, records: int, batches: int, first: int = 0, seed: int = 0) -> None:
     """Write `batches` Parquet files of pairs: prompt about 500 characters, responses about 1,000 each."""
     rng = np.random.default_rng([seed, first])
-    words = np.array(["".join(rng.choice(list("abcdefghijklmnoprstuvw"), size)) for size in rng.integers(2, 10, 20_000)])
+    letters = list("abcdefghijklmnoprstuvw")
+    words = np.array(["".join(rng.choice(letters, size)) for size in rng.integers(2, 10, 20_000)])
     folder.mkdir(parents=True, exist_ok=True)
     each = records // batches
     for number in range(first, first + batches):
@@ -71,16 +75,18 @@ def generate(folder: Path, records: int, batches: int, first: int = 0, seed: int
                 "label": rng.choice(["a", "b", "tie"], each, p=[0.45, 0.4, 0.15]),
                 "annotator": [f"w{who:04d}" for who in rng.integers(0, 500, each)],
                 "category": rng.choice(["chat", "writing", "coding", "reasoning"], each, p=[0.5, 0.3, 0.08, 0.12]),
-                "at": pl.Series(1_767_225_600_000_000 + number * 86_400_000_000 + rng.integers(0, 86_400_000_000, each)).cast(
-                    pl.Datetime("us")
-                ),
+                "at": pl.Series(FIRST_DAY + number * DAY + rng.integers(0, DAY, each)).cast(pl.Datetime("us")),
             }
         )
         # One record in fifty judges an earlier item again, with two words changed.
         again = pl.int_range(pl.len()) % 50 == 49
         frame = frame.with_columns(
-            pl.when(again).then(pl.col(name).shift(7) + " indeed so").otherwise(pl.col(name)).fill_null(pl.col(name)).alias(name)
-            for name in ("prompt", "response_a", "response_b")
+            pl.when(again)
+            .then(pl.col(name).shift(7) + " indeed so")
+            .otherwise(name)
+            .fill_null(pl.col(name))
+            .alias(name)
+            for name in TEXT
         )
         frame.write_parquet(folder / f"batch-{number:03d}.parquet", compression="zstd", compression_level=1)
 
@@ -94,7 +100,9 @@ def limit(folder: Path) -> float:
             text = frame.select("prompt", "response_a", "response_b")
             text.write_parquet(Path(scratch) / path.name, compression="zstd", compression_level=1)
             for name in text.columns:
-                hashlib.sha256(memoryview(text.get_column(name).to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()[2]))
+                hashlib.sha256(
+                    memoryview(text.get_column(name).to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()[2])
+                )
         return time.perf_counter() - began
 
 
@@ -113,7 +121,8 @@ def build(project_folder: Path) -> None:
     stages = {}
     for stage in STAGES[:-1]:
         start = time.perf_counter()
-        commits[stage.name] = materialize(project, stage.name, run_id="benchmark", inputs={name: commits[name] for name in stage.inputs})
+        inputs = {name: commits[name] for name in stage.inputs}
+        commits[stage.name] = materialize(project, stage.name, run_id="benchmark", inputs=inputs)
         stages[stage.name] = [round(time.perf_counter() - start, 2), commits[stage.name].circumstances["seconds"]]
     start = time.perf_counter()
     commit, made = release(project, run_id="benchmark", inputs={"upsampled": commits["upsampled"]})
@@ -121,7 +130,7 @@ def build(project_folder: Path) -> None:
     assert made is not None, commit.failed
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     seconds = time.perf_counter() - began
-    print(json.dumps({"seconds": seconds, "peak_gib": peak, "records": made.content["annotations"]["records"], "stages": stages}))
+    print(json.dumps({"seconds": seconds, "peak_gib": peak, "stages": stages}))
 
 
 def _in_process_of_its_own(folder: Path) -> dict:
@@ -146,11 +155,13 @@ def main() -> None:
         least = limit(folder / "batches")
         print(f"{options.records:,} pairs in {BATCHES} batches; limit {least:.1f} s", flush=True)
         full = _in_process_of_its_own(folder)
-        print(f"full run   {full['seconds']:.1f} s = {full['seconds'] / least:.1f} × the limit, peak {full['peak_gib']:.2f} GiB")
+        ratio = full["seconds"] / least
+        print(f"full run   {full['seconds']:.1f} s = {ratio:.1f} × the limit, peak {full['peak_gib']:.2f} GiB")
         print(f"           {full['stages']}", flush=True)
         generate(folder / "batches", options.records // 100, 1, first=BATCHES)
         more = _in_process_of_its_own(folder)
-        print(f"1 % more   {more['seconds']:.1f} s = {more['seconds'] / full['seconds']:.0%} of the full run, peak {more['peak_gib']:.2f} GiB")
+        share = more["seconds"] / full["seconds"]
+        print(f"1 % more   {more['seconds']:.1f} s = {share:.0%} of the full run, peak {more['peak_gib']:.2f} GiB")
         print(f"           {more['stages']}")
 
 
