@@ -8,6 +8,7 @@ import ast
 import importlib.util
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from feedback_assets.digests import digest
@@ -16,9 +17,17 @@ PACKAGE = "feedback_assets"
 UNSEEN = ("ctx", "kind", "type_comment")  # fields that follow from the others, or say how a constant was written
 
 
-@cache
+_ONE_AT_A_TIME = RLock()  # Python 3.11 raises SystemError when two threads build syntax trees
+
+
 def code_digest(module: str) -> str:
     """Digest of `module` and of what it imports inside the package."""
+    with _ONE_AT_A_TIME:
+        return _code_digest(module)
+
+
+@cache
+def _code_digest(module: str) -> str:
     return digest({name: _syntax(name) for name in sorted(_closure(module))})
 
 

@@ -36,7 +36,7 @@ def coded(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def forget() -> None:
-        for name in ("code_digest", "_source", "_tree", "_imports", "_syntax"):
+        for name in ("_code_digest", "_source", "_tree", "_imports", "_syntax"):
             getattr(code_version, name).cache_clear()
         for name in [name for name in sys.modules if name.split(".")[0] == "coded"]:
             del sys.modules[name]

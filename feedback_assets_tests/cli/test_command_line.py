@@ -121,13 +121,11 @@ def test_a_failed_check_exits_with_1_and_one_line_and_makes_no_release(call: Cal
     policy = edited(sample, lambda policy: policy["filtered"]["rules"].append(rule))
     said = call("run", "--policy", policy)
     assert said.code == 1
+    assert "\nfiltered " in said.out
     assert said.line().startswith("feedback-assets: no release: filtered: the check loss_by_group failed: ")
     assert "source=app lost" in said.line()
     assert "deduplicated" not in said.out
     assert manifest(sample) == before
-    said = call("run", "--policy", policy, "--json")
-    assert said.code == 1
-    assert json.loads(said.out)["release"] is None
     assert len(json.loads(call("releases", "--policy", policy, "--json").out)) == 1
 
 
@@ -294,7 +292,8 @@ def test_every_delivery_of_an_annotation_is_traced(call: Call, sample_run: Path,
 
 
 def test_a_record_in_quarantine_is_traced_by_its_batch_and_line(call: Call, sample_run: Path) -> None:
-    for bad in table(sample_run, "ingested", "quarantine").iter_rows(named=True):
+    quarantine = table(sample_run, "ingested", "quarantine").unique("reason", keep="first", maintain_order=True)
+    for bad in quarantine.iter_rows(named=True):
         entry = traced(call, sample_run, f"{bad['batch']}:{bad['line']}")
         assert entry["record"] is None
         assert not entry["in_release"]

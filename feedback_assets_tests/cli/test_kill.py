@@ -1,4 +1,4 @@
-"""A run that is killed leaves nothing that reads as whole and is not, and the next run does what this one would have."""
+"""A killed run leaves nothing that reads as whole and is not, and the next run does what it would have done."""
 
 import os
 import signal

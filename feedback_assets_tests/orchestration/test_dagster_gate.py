@@ -12,7 +12,6 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 from dagster_project import DROPS_APP, KEEPS_ALL, add_rule, dagster, opened, start, why_failed
 
-from feedback_assets.orchestration.run import run
 from feedback_assets.provenance.release import listed
 
 CHECK = "conservation"
@@ -127,15 +126,3 @@ def test_a_release_does_not_need_the_runs_that_dagster_has_forgotten(
     for record in instance.get_run_records():
         instance.delete_run(record.dagster_run.run_id)
     assert start(sample, instance, "training_set").success
-
-
-def test_a_failed_blocking_check_stops_the_whole_run_and_says_which(sample: Path) -> None:
-    add_rule(sample, DROPS_APP)
-    ran = run(opened(sample))
-    assert ran.release is None
-    assert ran.refused
-    assert list(ran.commits) == ["ingested", "guidelines", "guideline_joined", "filtered"]
-    (problem,) = ran.problems
-    assert problem.startswith("filtered: the check loss_by_group failed: ")
-    assert "source=app lost" in problem
-    assert "\n" not in problem
