@@ -33,6 +33,10 @@ from feedback_assets.stages.stage import Stage
 from feedback_assets.threads import each
 
 REGISTRIES = ("guidelines",)  # assets that hold no feedback: there is no row to follow and no signal to watch
+UNWATCHED = (
+    *("feedback_id", "prompt_id", "response_a_id", "cluster_id", "component_id", "content_part", "content_row"),
+    *("group_id", "guideline_digest", "started_at", "collected_at", "line", "gold"),
+)
 DIGITS = 9  # floats are rounded before they are digested: the last bits differ between machines
 
 
@@ -198,21 +202,22 @@ def _result(result: CheckResult | None, name: str, check: Required) -> dict[str,
 def _signals(
     examined: Examined, monitoring: Monitoring, required: dict[str, Required]
 ) -> tuple[dict[str, Any], list[CheckResult]]:
-    stage, before, after = examined.stage, examined.before, examined.after
     assert examined.fates is not None  # noqa: S101  every stage of feedback has fates
+    stage = examined.stage
+    fates = examined.fates.collect()
+    after = _watched(examined.after, monitoring)
+    before = None if examined.before is None else _watched(examined.before, monitoring)
     found: dict[str, Any] = {
         "effective_sample_size": {size.unit: size.as_json() for size in effective_sample_size(after, stage.weight)},
         "distribution": distribution(after, stage.weight, monitoring.columns) if stage.name == "training_set" else {},
     }
     results = []
     if before is None:
-        results.append(_intake_conserves(after, examined.fates))
-        results.append(_quarantined_share(examined.fates, required["quarantined_share"]))
+        results.append(_intake_conserves(after.lazy(), fates.lazy()))
+        results.append(_quarantined_share(fates.lazy(), required["quarantined_share"]))
         return found, results
-    ids = before.select("row_id").unique().collect()
-    names = [name for name in ("row_id", "parents", "copy_index") if name in after.collect_schema()]
-    rows = after.select(names).collect()
-    results.append(conservation(ids, rows, examined.fates.collect()))
+    ids = before.select("row_id").unique() if "copy_index" in before.columns else before.select("row_id")
+    results.append(conservation(ids, after, fates))
     drifts = transformation_drift(
         before,
         after,
@@ -221,10 +226,10 @@ def _signals(
         limits=monitoring.limits,
         columns=monitoring.columns,
     )
-    losses = loss_by_group(before, examined.fates)
+    losses = loss_by_group(before, fates)
     found["drift"] = [_brief(entry) for entry in drifts]
     found["losses"] = [loss.as_json() for loss in losses if loss.lost] + [
-        loss.as_json() for loss in loss_by_annotator(before, examined.fates)
+        loss.as_json() for loss in loss_by_annotator(before, fates)
     ]
     found["identities"] = [change.as_json() for change in identity_changes(before, after)]
     results.append(_drift_check(drifts, required["drift"]))
@@ -245,6 +250,12 @@ def _signals(
     return found, results
 
 
+def _watched(rows: pl.LazyFrame, monitoring: Monitoring) -> pl.DataFrame:
+    """The rows, read once, without the columns that no signal looks at."""
+    named = {*monitoring.columns, *monitoring.expect, monitoring.cluster}
+    return rows.select([name for name in rows.collect_schema() if name not in UNWATCHED or name in named]).collect()
+
+
 def baseline_name(column: str) -> str:
     """Name of the check that holds a column against its expected distribution."""
     return re.sub(r"\W", "_", f"baseline__{column}", flags=re.ASCII)
@@ -260,8 +271,9 @@ def _brief(entry: ColumnDrift) -> dict[str, Any]:
 
 def _intake_conserves(after: pl.LazyFrame, fates: pl.LazyFrame) -> CheckResult:
     counted = dict(fates.group_by("fate").len().collect().iter_rows())
-    rows, distinct = after.select(pl.len(), pl.col("row_id").n_unique().alias("distinct")).collect().row(0)
-    deliveries = fates.select(pl.struct("arrival", "line", "row_id").n_unique()).collect().item()
+    rows, distinct = after.select(pl.len(), pl.col("row_id").hash().n_unique().alias("distinct")).collect().row(0)
+    place = pl.col("arrival") * 2**32 + pl.col("line")
+    deliveries = fates.select(pl.struct(place, pl.col("row_id").hash()).hash().n_unique()).collect().item()
     total = sum(counted.values())
     passed = rows == distinct == counted.get("kept", 0) and deliveries == total
     parts = ", ".join(f"{count:,} {fate}" for fate, count in sorted(counted.items()))

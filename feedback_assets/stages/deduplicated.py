@@ -378,7 +378,6 @@ def promises(section: DeduplicatedSection) -> list[Expectation]:
     """What the output keeps, whatever came in."""
     del section
     return [
-        Expectation("expect_column_values_to_be_unique", "each row is there once", {"column": "row_id"}),
         *(
             Expectation("expect_column_values_to_not_be_null", f"every row has a {column}", {"column": column})
             for column in ("row_id", "cluster_id", "component_id")

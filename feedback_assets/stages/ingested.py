@@ -63,7 +63,6 @@ def promises(section: IngestedSection) -> list[Expectation]:
     """What every ingested row keeps."""
     del section
     return [
-        Expectation("expect_column_values_to_be_unique", "each annotation stands once", {"column": "row_id"}),
         Expectation(
             "expect_column_values_to_be_in_set",
             "every record is a preference, a rating or a thumb",

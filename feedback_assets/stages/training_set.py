@@ -53,9 +53,6 @@ def promises(section: TrainingSetSection) -> list[Expectation]:
     del section
     return [
         Expectation(
-            "expect_column_values_to_be_unique", "each annotation stands once in the index", {"column": "row_id"}
-        ),
-        Expectation(
             "expect_column_values_to_be_in_set",
             "each record is in train or eval",
             {"column": "assigned_split", "value_set": ["train", "eval"]},
