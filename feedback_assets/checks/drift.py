@@ -9,6 +9,8 @@ from typing import Any
 
 from feedback_assets.checks.result import CheckResult, Kind, Status
 
+SHOWN = 5  # groups that a sentence names
+
 
 def limit_check(
     name: str,
@@ -101,62 +103,44 @@ def drift_check(
 
 
 def loss_check(
-    column: str,
     losses: Sequence[Mapping[str, Any]],
     limit: float = 1.0,
     *,
     allowed: Mapping[tuple[str, str], str] | None = None,
     blocking: bool = True,
 ) -> CheckResult:
-    """No group of `column` lost the share `limit` or more (1: all) of its rows, but for those that the policy allows.
+    """No group lost the share `limit` or more (1: all) of its rows, but for those that the policy allows.
 
     Args:
-        column: the grouping column.
-        losses: plain values of each group: `column`, `value`, `rows`, `lost`. Those of other columns are left out.
+        losses: plain values of each group: `column`, `value`, `rows`, `lost`.
         limit: the share, above 0.
         allowed: reasons for expected losses by (column, value).
         blocking: whether a failure holds the materialization back.
     """
-    reasons = {value: why for (name, value), why in (allowed or {}).items() if name == column}
-    groups = [loss for loss in losses if loss["column"] == column and loss["rows"]]
-    beyond = sorted(
-        (loss for loss in groups if loss["lost"] >= limit * loss["rows"]),
-        key=lambda loss: (-loss["rows"], loss["value"]),
-    )
-    broken = [loss for loss in beyond if loss["value"] not in reasons]
-    expected = {loss["value"]: reasons[loss["value"]] for loss in beyond if loss["value"] in reasons}
+    reasons = {f"{column}={value}": why for (column, value), why in sorted((allowed or {}).items())}
+    groups = [{**loss, "group": f"{loss['column']}={loss['value']}"} for loss in losses if loss["rows"]]
+    beyond = [loss for loss in groups if loss["lost"] >= limit * loss["rows"]]
+    broken = [loss for loss in beyond if loss["group"] not in reasons]
     how_much = "all" if limit >= 1 else f"{limit:.0%} or more"
     if broken:
-        named = "; ".join(f"{loss['value']} ({loss['lost']} of {loss['rows']})" for loss in broken[:3])
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-        sentence = f"Of {column}, these lost {how_much} of their rows: {named}{more}."
+        named = [f"{loss['group']} lost {loss['lost']:,} of {loss['rows']:,} rows" for loss in broken[:SHOWN]]
+        more = f" (and {len(broken) - SHOWN} more)" if len(broken) > SHOWN else ""
+        sentence = f"{'; '.join(named)}{more}; if this is meant, name it under monitoring.allowed_losses"
     else:
-        but = f", but for {len(expected)} that the policy allows" if expected else ""
-        sentence = f"None of {len(groups)} groups of {column} lost {how_much} of its rows{but}."
+        but = f", but for {len(beyond)} that the policy allows" if beyond else ""
+        sentence = f"{len(groups)} groups, none lost {how_much} of its rows{but}"
     return CheckResult(
-        name=f"loss__{column}",
+        name="loss_by_group",
         passed=not broken,
         blocking=blocking,
         status="failed" if broken else "passed",
         kind="loss",
         meaning=sentence,
-        definition={"type": "loss", "column": column, "limit": limit, "allowed": dict(sorted(reasons.items()))},
+        definition={"type": "loss_by_group", "lost_share": limit, "allowed": reasons},
         observed={
             "groups": len(groups),
-            "rows": sum(loss["rows"] for loss in groups),
-            "lost": sum(loss["lost"] for loss in groups),
-            "beyond": {loss["value"]: [loss["lost"], loss["rows"]] for loss in broken[:50]},
+            "beyond": {loss["group"]: [loss["lost"], loss["rows"]] for loss in broken[:50]},
             "beyond_count": len(broken),
-            "expected": expected,
+            "expected": {loss["group"]: reasons[loss["group"]] for loss in beyond if loss["group"] in reasons},
         },
     )
-
-
-def beyond_chance(chances: Mapping[str, float | None], rate: float = 0.05) -> set[str]:
-    """The names whose effect is beyond chance with the false discovery rate over all of them held at `rate`.
-
-    Source: Benjamini and Hochberg, J. R. Stat. Soc. B 57 (1995). A chance of None is left out.
-    """
-    ranked = sorted((chance, name) for name, chance in chances.items() if chance is not None)
-    last = max((i for i, (chance, _) in enumerate(ranked, 1) if chance <= rate * i / len(ranked)), default=0)
-    return {name for _, name in ranked[:last]}

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from feedback_assets.checks.conservation import DEFINITION, conservation
-from feedback_assets.checks.drift import drift_check, limit_check
+from feedback_assets.checks.drift import drift_check, limit_check, loss_check
 from feedback_assets.checks.expectations import run_suite
 from feedback_assets.checks.result import CheckResult, plain
 from feedback_assets.code_version import code_digest
@@ -17,7 +17,6 @@ from feedback_assets.digests import canonical_json, digest
 from feedback_assets.pipeline import Policy
 from feedback_assets.signal.monitor import (
     ColumnDrift,
-    GroupLoss,
     Monitoring,
     baseline_drift,
     distribution,
@@ -233,7 +232,11 @@ def _signals(
     ]
     found["identities"] = [change.as_json() for change in identity_changes(before, after)]
     results.append(_drift_check(drifts, required["drift"]))
-    results.append(_loss_check(losses, required["loss_by_group"]))
+    results.append(
+        loss_check(
+            [loss.as_json() for loss in losses], monitoring.limits.lost_share, allowed=monitoring.allowed(stage.name)
+        )
+    )
     if stage.name == "training_set":
         expected = dict(monitoring.expect)
         held = baseline_drift(
@@ -314,27 +317,6 @@ def _drift_check(drifts: Sequence[ColumnDrift], required: Required) -> CheckResu
         sentence,
         {"moved": [d.name for d in moved], "inconclusive": unsure},
         status,
-    )
-
-
-def _loss_check(losses: Sequence[GroupLoss], required: Required) -> CheckResult:
-    allowed, limit = required.definition["allowed"], required.definition["lost_share"]
-    beyond = [
-        loss for loss in losses if loss.rows and loss.share >= limit and f"{loss.column}={loss.value}" not in allowed
-    ]
-    named = [f"{loss.column}={loss.value} lost {loss.lost:,} of {loss.rows:,} rows" for loss in beyond[:5]]
-    more = f" (and {len(beyond) - 5} more)" if len(beyond) > 5 else ""
-    sentence = (
-        "; ".join(named) + more + "; if this is meant, name it under monitoring.allowed_losses"
-        if beyond
-        else (f"{len(losses)} groups, none lost {'all' if limit == 1 else f'{limit:.0%} of'} its rows")
-    )
-    return _check(
-        "loss_by_group",
-        "loss",
-        not beyond,
-        sentence,
-        {"groups": len(losses), "beyond": [e.as_json() for e in beyond[:50]]},
     )
 
 

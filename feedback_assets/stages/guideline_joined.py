@@ -176,8 +176,8 @@ def _with_agreement(rows: pl.DataFrame, earlier: pl.LazyFrame | None) -> pl.Data
         .select("position", "item_agreement_n", item_agreement=pl.col("same") / pl.col("item_agreement_n"))
     )
     seen = [
-        _annotator_agreement(pairs, judged.filter((pl.col("arrival") == arrival) & new), arrival)
-        for arrival in judged.filter(new).get_column("arrival").unique().sort()
+        _annotator_agreement(pairs, part, arrival)
+        for (arrival,), part in sorted(judged.filter(new).partition_by("arrival", as_dict=True).items())
     ]
     empty = pl.LazyFrame(
         schema={"position": pl.UInt32, "annotator_agreement_n": pl.Int64, "annotator_agreement": pl.Float64}
