@@ -26,7 +26,7 @@ from feedback_assets.signal.monitor import (
     loss_by_group,
     transformation_drift,
 )
-from feedback_assets.snapshots.snapshot import Memo
+from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.stages.ingested import IngestedSection
 from feedback_assets.stages.stage import Stage
 from feedback_assets.threads import each
@@ -115,7 +115,7 @@ class Examined:
     fates: pl.LazyFrame | None
 
 
-def examine(memo: Memo, examined: Examined) -> dict[str, Any]:
+def examine(store: LocalStore, examined: Examined) -> dict[str, Any]:
     """Run the checks and compute the signals; remembered, because the same data and definitions give the same results.
 
     Returns:
@@ -135,11 +135,10 @@ def examine(memo: Memo, examined: Examined) -> dict[str, Any]:
             list(examined.versions),
         ]
     )
-    name = f"memo/{key[:2]}/{key}.json"
-    if memo.store.exists(name):
-        return json.loads(memo.store.get(name))
-    found = _rounded(_examine(examined, required))
-    memo.store.put(name, canonical_json(found))
+    found = store.recall(key)
+    if found is None:
+        found = json.loads(canonical_json(_rounded(_examine(examined, required))))
+        store.remember(key, found)
     return found
 
 

@@ -103,7 +103,7 @@ def materialize(
         snapshot = _compute(project, entry, section, inputs)
         rows_in = inputs[entry.inputs[0]].snapshot.tables["rows"].rows
     computed = time.perf_counter()
-    examined = examine(project.memo, _examined(project, entry, inputs, snapshot))
+    examined = examine(project.store, _examined(project, entry, inputs, snapshot))
     content = {
         "asset": asset,
         "data_version": snapshot.data_version,

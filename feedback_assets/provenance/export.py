@@ -4,14 +4,13 @@ A weight can change with every new batch, the text of an example cannot; so they
 batch writes its own text only.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
 from feedback_assets.code_version import code_digest
-from feedback_assets.digests import canonical_json, digest, file_digest, fingerprint
+from feedback_assets.digests import digest, file_digest, fingerprint
 from feedback_assets.engine.engine import ContentPart
 from feedback_assets.exports.trl import INDEX, eligible, examples
 from feedback_assets.materialize.commit import Commit
@@ -74,17 +73,15 @@ def _text_of_part(project: Project, export: Export, realise: str, part: ContentP
     made_from = digest(
         ["export", code_digest("feedback_assets.exports.trl"), part.digest, fingerprint(index), parameters]
     )
-    key = f"memo/{made_from[:2]}/{made_from}.json"
-    if store.exists(key):
-        known = json.loads(store.get(key))
-        if all(store.exists(file["key"]) for file in known):
-            return known
+    known = store.recall(made_from)
+    if known is not None and all(store.exists(file["key"]) for file in known):
+        return known
     made = examples(part.frame, index, parameters, realise).partition_by("split", as_dict=True, include_key=False)
     files = [
         {"split": split, "made_from": digest([made_from, split]), **_write(project, frame, export.file)}
         for (split,), frame in sorted(made.items())
     ]
-    store.put(key, canonical_json(files))
+    store.remember(made_from, files)
     return files
 
 

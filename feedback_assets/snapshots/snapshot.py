@@ -5,7 +5,6 @@ beside each part: `fingerprint`, of its logical values, from which the data vers
 its file's bytes, which names the file and is what `verify` recomputes.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -13,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.digests import canonical_json, digest, file_digest, fingerprint, schema_of
+from feedback_assets.digests import digest, file_digest, fingerprint, schema_of
 from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.threads import each
 
@@ -112,11 +111,10 @@ def _part(value: Mapping[str, Any]) -> Part:
 def write_part(store: LocalStore, frame: pl.DataFrame, *, known_fingerprint: str | None = None) -> Part:
     """Write `frame` as one part, if the store does not have one with the same values yet."""
     values = known_fingerprint or fingerprint(frame)
-    name = f"memo/{values[:2]}/{values}-part.json"
-    if store.exists(name):
-        known = _part(json.loads(store.get(name)))
-        if store.exists(known.key):
-            return known
+    name = f"{values}-part"
+    kept = store.recall(name)
+    if kept is not None and store.exists(_part(kept).key):
+        return _part(kept)
     with store.scratch() as scratch:
         frame.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
         arrivals = None
@@ -131,7 +129,7 @@ def write_part(store: LocalStore, frame: pl.DataFrame, *, known_fingerprint: str
             arrivals=arrivals,
         )
         store.put_file(part.key, scratch)
-    store.put(name, canonical_json(asdict(part)))
+    store.remember(name, asdict(part))
     return part
 
 
@@ -173,13 +171,13 @@ class Memo:
 
     def get(self, key: str) -> Snapshot | None:
         """The remembered tables, or None; one whose parts are gone counts as forgotten."""
-        name = f"memo/{key[:2]}/{key}.json"
-        if not self.store.exists(name):
+        kept = self.store.recall(key)
+        if kept is None:
             return None
-        snapshot = Snapshot.from_json(json.loads(self.store.get(name)))
+        snapshot = Snapshot.from_json(kept)
         whole = all(self.store.exists(part.key) for table in snapshot.tables.values() for part in table.parts)
         return snapshot if whole else None
 
     def put(self, key: str, snapshot: Snapshot) -> None:
         """Remember `snapshot` under `key`."""
-        self.store.put(f"memo/{key[:2]}/{key}.json", canonical_json(snapshot.as_json()))
+        self.store.remember(key, snapshot.as_json())

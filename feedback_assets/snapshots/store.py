@@ -1,11 +1,14 @@
 """Where bytes live: objects that are put once, under a name, and never changed."""
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from feedback_assets.digests import canonical_json, digest
 from feedback_assets.errors import FeedbackError
 
 
@@ -42,23 +45,36 @@ class LocalStore:
         except FileNotFoundError:
             raise FeedbackError(f"{self.root}: the store lacks {key}; it was deleted or belongs elsewhere") from None
 
-    def put(self, key: str, data: bytes) -> bool:
-        """Put `data` under `key` if nothing is there; True if it was put now."""
+    def put(self, key: str, data: bytes, *, durable: bool = True) -> bool:
+        """Put `data` under `key` if nothing is there; True if it was put now. `durable`: it outlives a power cut."""
         with self.scratch() as scratch:
             scratch.write_bytes(data)
-            return self.put_file(key, scratch)
+            return self.put_file(key, scratch, durable=durable)
 
-    def put_file(self, key: str, scratch: Path) -> bool:
+    def put_file(self, key: str, scratch: Path, *, durable: bool = True) -> bool:
         """Put a file made in `scratch()` under `key` if nothing is there; True if it was put now."""
         target = self.path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with scratch.open("rb") as file:
+                os.fsync(file.fileno())
         try:
             target.hardlink_to(scratch)
         except FileExistsError:
             return False
         return True
+
+    def recall(self, key: str) -> Any:
+        """The JSON value remembered under `key`, or None; one that was damaged counts as forgotten."""
+        try:
+            kept = json.loads(self.path(_memo(key)).read_bytes())
+            return kept["value"] if kept["digest"] == digest(kept["value"]) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def remember(self, key: str, value: Any) -> None:
+        """Remember a JSON value: what was computed before, under the digest of all it was computed from."""
+        self.put(_memo(key), canonical_json({"digest": digest(value), "value": value}), durable=False)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -75,3 +91,7 @@ class LocalStore:
         """Names directly under `prefix`, sorted: a hint of where to look, never the truth."""
         folder = self.path(prefix)
         return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
+
+def _memo(key: str) -> str:
+    return f"memo/{key[:2]}/{key}.json"
