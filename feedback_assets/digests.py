@@ -75,10 +75,14 @@ def fingerprint(frame: pl.DataFrame) -> str:
 
 
 def _update(sha: "hashlib._Hash", series: pl.Series) -> None:
+    import numpy as np
+
     dtype = series.dtype
-    valid = series.is_not_null()
-    sha.update(valid.to_numpy().tobytes() if series.null_count() else b"+")
-    series = series.drop_nulls()
+    if series.null_count():
+        sha.update(series.is_not_null().to_numpy().tobytes())
+        series = series.drop_nulls()
+    else:
+        sha.update(b"+")
     if isinstance(dtype, pl.List):
         sha.update(series.list.len().to_numpy().tobytes())
         _update(sha, series.explode(empty_as_null=False))
@@ -86,12 +90,14 @@ def _update(sha: "hashlib._Hash", series: pl.Series) -> None:
         for field in dtype.fields:
             _update(sha, series.struct.field(field.name))
     elif dtype in (pl.String, pl.Categorical, pl.Enum):
-        text = series.cast(pl.String)
-        sha.update(text.str.len_bytes().to_numpy().tobytes())
-        sha.update(memoryview(_text_bytes(text)))
+        lengths, data = _text(series if dtype == pl.String else series.cast(pl.String))
+        sha.update(lengths)
+        sha.update(data)
     elif dtype.is_float():
         # NumPy's + 0.0 makes -0.0 positive; Polars leaves the addition out.
-        sha.update((series.fill_nan(float("nan")).to_numpy() + 0.0).tobytes())
+        values = series.to_numpy() + 0.0
+        values[np.isnan(values)] = np.nan
+        sha.update(values.tobytes())
     elif dtype == pl.Null:
         pass
     elif dtype == pl.Binary:
@@ -103,17 +109,13 @@ def _update(sha: "hashlib._Hash", series: pl.Series) -> None:
         raise TypeError(f"a column of {dtype} has no fingerprint")
 
 
-def _text_bytes(text: pl.Series) -> Any:
-    import pyarrow as pa
+def _text(text: pl.Series) -> tuple[bytes, Any]:
+    """Lengths in bytes (uint32 each) and the bytes of all texts, from Arrow's own buffers. There are no nulls."""
+    import numpy as np
 
     array = text.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    if array.offset == 0 and isinstance(array, pa.LargeStringArray):
-        offsets_end = array.buffers()[1]
-        data = array.buffers()[2]
-        if data is None or len(array) == 0:
-            return b""
-        import numpy as np
-
-        ends = np.frombuffer(offsets_end, dtype=np.int64)[: len(array) + 1]
-        return data[int(ends[0]) : int(ends[-1])]
-    return "".join(text.to_list()).encode()
+    _, places, data = array.buffers()
+    if not len(array) or data is None:
+        return np.zeros(len(array), np.uint32).tobytes(), b""
+    offsets = np.frombuffer(places, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+    return np.diff(offsets).astype(np.uint32).tobytes(), memoryview(data)[int(offsets[0]) : int(offsets[-1])]
