@@ -3,7 +3,6 @@
 import json
 import math
 import warnings
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -28,10 +27,11 @@ from feedback_assets.signal.drift import (
     numeric_histogram,
     psi,
 )
+from feedback_assets_tests.independent_reading import DATA
 
 SOME = settings(deadline=None, max_examples=40)
 
-UKP = Path("/work/shared/data/ukpconvarg1")
+UKP = DATA / "ukpconvarg1"
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

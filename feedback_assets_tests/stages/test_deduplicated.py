@@ -2,7 +2,6 @@
 
 import hashlib
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -15,9 +14,10 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.record import CONTENT_SCHEMA, SCHEMA
 from feedback_assets.stages.deduplicated import STAGE, DeduplicatedSection, deduplicated, promises
 from feedback_assets.stages.stage import FATE_SCHEMA, Inputs, Output
+from feedback_assets_tests.independent_reading import DATA
 from feedback_assets_tests.stages.engine_in_memory import EngineInMemory
 
-UKP = Path("/work/shared/data/ukpconvarg1")
+UKP = DATA / "ukpconvarg1"
 LONG = "The quick brown fox jumps over the lazy dog, and the dog does not mind at all, being lazy. "
 OTHER = "Completely unrelated words about gardening, roses, soil and the patience that both of them need. "
 
