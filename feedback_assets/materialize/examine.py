@@ -11,7 +11,7 @@ import polars as pl
 from feedback_assets.checks.conservation import DEFINITION, conservation
 from feedback_assets.checks.drift import drift_check, limit_check, loss_check
 from feedback_assets.checks.expectations import run_suite
-from feedback_assets.checks.result import CheckResult, plain
+from feedback_assets.checks.result import CheckResult, Kind, Status, plain
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import canonical_json, digest
 from feedback_assets.pipeline import Policy
@@ -166,7 +166,7 @@ def _examine(examined: Examined, required: dict[str, Required]) -> dict[str, Any
         results += more
     by_name = {result.name: result for result in results}
     # The gate asks for exactly this set; a check that was lost on the way must not pass for one that passed.
-    found["checks"] = [{**_result(by_name.get(name), name, check)} for name, check in required.items()]
+    found["checks"] = [_result(by_name.get(name), name, check) for name, check in required.items()]
     return found
 
 
@@ -177,24 +177,9 @@ def columns_named(kwargs: Any) -> list[str]:
 
 
 def _result(result: CheckResult | None, name: str, check: Required) -> dict[str, Any]:
-    if result is None:
-        return {
-            "name": name,
-            "passed": False,
-            "blocking": check.blocking,
-            "status": "error",
-            "meaning": f"{check.meaning}: it gave no result",
-            "definition": check.definition,
-            "definition_digest": check.definition_digest,
-            "observed": {},
-        }
-    value = result.as_json()
-    return {
-        **value,
-        "blocking": check.blocking,
-        "definition": check.definition,
-        "definition_digest": check.definition_digest,
-    }
+    value = result or _check(name, "expectation", "error", f"{check.meaning}: it gave no result", {})
+    asked = {"blocking": check.blocking, "definition": check.definition, "definition_digest": check.definition_digest}
+    return {**value.as_json(), **asked}
 
 
 def _signals(
@@ -279,9 +264,8 @@ def _intake_conserves(after: pl.LazyFrame, fates: pl.LazyFrame) -> CheckResult:
     total = sum(counted.values())
     passed = rows == distinct == counted.get("kept", 0) and deliveries == total
     parts = ", ".join(f"{count:,} {fate}" for fate, count in sorted(counted.items()))
-    return _check(
-        "conservation", "conservation", passed, f"{total:,} records arrived: {parts}; {rows:,} rows went on", counted
-    )
+    sentence = f"{total:,} records arrived: {parts}; {rows:,} rows went on"
+    return _check("conservation", "conservation", "passed" if passed else "failed", sentence, counted)
 
 
 def _quarantined_share(fates: pl.LazyFrame, required: Required) -> CheckResult:
@@ -309,35 +293,11 @@ def _drift_check(drifts: Sequence[ColumnDrift], required: Required) -> CheckResu
     if unsure:
         sentence += f"; too few rows to tell: {', '.join(unsure)}"
     status = "failed" if moved else "inconclusive" if unsure and len(unsure) == len(drifts) else "passed"
-    return _check(
-        "drift",
-        "drift",
-        status == "passed",
-        sentence,
-        {"moved": [d.name for d in moved], "inconclusive": unsure},
-        status,
-    )
+    return _check("drift", "drift", status, sentence, {"moved": [d.name for d in moved], "inconclusive": unsure})
 
 
-def _check(
-    name: str,
-    kind: Any,
-    passed: bool,
-    meaning: str,
-    observed: dict[str, Any],
-    status: Any = None,
-) -> CheckResult:
-    return CheckResult(
-        name=name,
-        passed=passed,
-        blocking=True,
-        status=status or ("passed" if passed else "failed"),
-        kind=kind,
-        meaning=meaning,
-        definition={},
-        definition_digest="",
-        observed=observed,
-    )
+def _check(name: str, kind: Kind, status: Status, meaning: str, observed: dict[str, Any]) -> CheckResult:
+    return CheckResult(name, status == "passed", True, status, kind, meaning, definition={}, observed=observed)
 
 
 def _rounded(value: Any) -> Any:
