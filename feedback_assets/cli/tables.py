@@ -1,12 +1,14 @@
 """What a person sees in the terminal, and the same as JSON."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -20,43 +22,49 @@ if TYPE_CHECKING:  # Dagster takes a second and more; what only reads a store or
     from feedback_assets.orchestration.assets import Listener
     from feedback_assets.orchestration.run import Ran
 
-STAYED = ("kept", "copied")
 
-
-def _console(*, stderr: bool = False) -> Console:
-    console = Console(stderr=stderr, highlight=False)
+def _console() -> Console:
+    console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 120
     return console
 
 
 @contextmanager
-def progress(*, quiet: bool) -> "Iterator[Listener]":
-    """A progress bar on standard error, one step a stage; gives the listener that moves it."""
-    bar = Progress(
+def progress(*, quiet: bool) -> "Iterator[Listener | None]":
+    """A progress bar on standard error, one step a stage, if that is a terminal; gives what moves it."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    # Dagster redirects standard error while a step runs; a file of its own keeps the bar on the terminal.
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as terminal, _bar(Console(file=terminal, highlight=False)) as bar:
+        task = bar.add_task("starting", total=len(STAGES))
+
+        def listen(asset: str, moment: Literal["started", "done"], commit: Commit | None) -> None:
+            if moment == "started":
+                bar.update(task, description=asset)
+            elif commit is not None:
+                seconds = sum(commit.circumstances["seconds"].values())
+                bar.advance(task)
+                line = f"  {asset:<17} {commit.content['rows_out']:>9,} rows  {seconds:5.1f} s"
+                bar.console.print(Text(line, style="dim"))
+
+        yield listen
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description:<17}"),
         BarColumn(bar_width=24),
         TextColumn("{task.completed}/{task.total} stages"),
         TimeElapsedColumn(),
-        console=_console(stderr=True),
+        TimeRemainingColumn(),
+        console=console,
         transient=True,
-        disable=quiet or not _console(stderr=True).is_terminal,
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
-    task = bar.add_task("starting", total=len(STAGES))
-
-    def listen(asset: str, moment: Literal["started", "done"], commit: Commit | None) -> None:
-        if moment == "started":
-            bar.update(task, description=asset)
-        elif commit is not None:
-            seconds = sum(commit.circumstances["seconds"].values())
-            bar.advance(task)
-            bar.console.print(
-                Text(f"  {asset:<17} {commit.content['rows_out']:>9,} rows  {seconds:5.1f} s", style="dim")
-            ) if not bar.disable else None
-
-    with bar:
-        yield listen
 
 
 def run_as_json(ran: "Ran") -> dict[str, Any]:
