@@ -85,9 +85,3 @@ def upstream(name: str) -> tuple[str, ...]:
     direct = stage(name).inputs
     behind = {ancestor for parent in direct for ancestor in (*upstream(parent), parent)}
     return tuple(entry.name for entry in STAGES if entry.name in behind)
-
-
-@cache
-def downstream(name: str) -> tuple[str, ...]:
-    """All stages that read `name`, however indirectly, in order."""
-    return tuple(entry.name for entry in STAGES if name in upstream(entry.name))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feedback_assets.digests import digest
 from feedback_assets.errors import FeedbackError
@@ -54,11 +54,6 @@ def unique_ids(entries: tuple[Pinned, ...]) -> tuple[Pinned, ...]:
     return entries
 
 
-def folder_of(info: ValidationInfo) -> Path:
-    """The folder of the policy file that is being loaded: relative paths in it start there."""
-    return Path((info.context or {}).get("folder", "."))
-
-
 @dataclass(frozen=True)
 class Loaded(Generic[Model]):
     """A policy with the file it came from."""
@@ -95,7 +90,7 @@ def load(path: Path, model: type[Model]) -> Loaded[Model]:
     if not isinstance(value, Mapping):
         raise FeedbackError(f"{path}:1: expected a mapping of sections, such as `ingested:`")
     try:
-        policy = model.model_validate(value, context={"folder": path.resolve().parent})
+        policy = model.model_validate(value)
     except ValidationError as error:
         raise FeedbackError(_first_problem(path, root, error, model)) from None
     return Loaded(policy, path, text)

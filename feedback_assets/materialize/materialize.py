@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -154,6 +155,7 @@ def rows(project: Project, commit: Commit) -> pl.LazyFrame:
     return scan(project.store, commit.snapshot.tables["rows"])
 
 
+@cache
 def environment() -> dict[str, str]:
     """Python and the packages that compute, with their versions."""
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
@@ -178,15 +180,16 @@ def _compute(project: Project, entry: Stage, section: Section, inputs: Mapping[s
     if entry.reads_content:
         content = content_parts(project, chain(project, inputs)["ingested"])
     versions = {name: commit.data_version for name, commit in inputs.items()}
+    code = project.code_version(entry.name)
     if entry.scope == "whole":
-        key = digest(["stage", project.code_version(entry.name), versions])
+        key = digest(["stage", code, versions])
         return _remembered(project, entry, section, key, Inputs(scan(project.store, primary), others, content), primary)
     beside = {name: versions[name] for name in entry.inputs[1:]}
     if entry.scope == "prefix":
         return _prefix(project, entry, section, primary, others, beside)
     mapped = []
     for part in primary.parts:
-        key = digest(["part of stage", project.code_version(entry.name), part.fingerprint, beside])
+        key = digest(["part of stage", code, part.fingerprint, beside])
         inputs_of_part = Inputs(scan_part(project.store, part), others, content)
         table = Table(primary.schema, (part,))
         mapped.append(_remembered(project, entry, section, key, inputs_of_part, table))
@@ -203,8 +206,9 @@ def _prefix(
 ) -> Snapshot:
     """Compute the parts that are new, in one go, beside all that arrived before them; remember each."""
     assert entry.function is not None  # noqa: S101  the caller asked
+    code = project.code_version(entry.name)
     keys = [
-        digest(["prefix", project.code_version(entry.name), [p.fingerprint for p in primary.parts[: end + 1]], beside])
+        digest(["prefix", code, [p.fingerprint for p in primary.parts[: end + 1]], beside])
         for end in range(len(primary.parts))
     ]
     done: list[Snapshot] = []
