@@ -3,13 +3,14 @@
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
 import polars as pl
 
 from feedback_assets.checks.result import CheckResult, Status, plain
+from feedback_assets.digests import digest, fingerprint
 from feedback_assets.errors import FeedbackError
 
 KEPT = (
@@ -48,7 +49,21 @@ class Expectation(Protocol):
         ...
 
 
-def run_suite(rows: pl.DataFrame, expectations: Sequence[Expectation], asset: str) -> list[CheckResult]:
+class Memory(Protocol):
+    """Where it is kept which values passed which expectations."""
+
+    def recall(self, key: str) -> Any:
+        """The JSON value kept under `key`, or None."""
+        ...
+
+    def remember(self, key: str, value: Any) -> None:
+        """Keep a JSON value under `key`."""
+        ...
+
+
+def run_suite(
+    rows: pl.DataFrame, expectations: Sequence[Expectation], asset: str, memory: Memory | None = None
+) -> list[CheckResult]:
     """Run the expectations on `rows` as one suite.
 
     Only the columns they name are converted to pandas. Whatever raises, is unknown to Great Expectations or gives no
@@ -58,6 +73,7 @@ def run_suite(rows: pl.DataFrame, expectations: Sequence[Expectation], asset: st
         rows: a stage's output.
         expectations: what it shall keep; their names must differ.
         asset: name of the stage, for Great Expectations' own names.
+        memory: what passed for the same values before passes again, without asking.
 
     Returns:
         One result per expectation, in their order.
@@ -81,7 +97,7 @@ def run_suite(rows: pl.DataFrame, expectations: Sequence[Expectation], asset: st
             errors[expectation.name] = _without_text(f"{type(error).__name__}: {error}", known)
     seen: dict[str, Any] = {}
     try:
-        seen = _seen(rows, [e for e in expectations if e.name in built], built, asset)
+        seen = _seen(rows, [e for e in expectations if e.name in built], built, asset, memory)
     except Exception as error:
         problem = _without_text(f"{type(error).__name__}: {error}", known)
         errors |= dict.fromkeys(built, problem)
@@ -109,37 +125,75 @@ def _batch_definition() -> Any:
     return source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
 
 
-def _seen(rows: pl.DataFrame, expectations: list[Expectation], built: dict[str, Any], asset: str) -> dict[str, Any]:
-    """Results by name. What holds for the telling values of a column holds for all of it: only doubt asks every row."""
-    by_values = [e for e in expectations if e.type in TELLING and e.kwargs.get("column") in rows.columns]
-    # A share of rows, or a choice of them, cannot be told from the values alone.
-    by_values = [e for e in by_values if not {"mostly", "row_condition"} & e.kwargs.keys()]
+def _seen(
+    rows: pl.DataFrame, expectations: list[Expectation], built: dict[str, Any], asset: str, memory: Memory | None
+) -> dict[str, Any]:
+    """Results by name. What holds for the telling rows of a frame holds for all of it: only doubt asks every row."""
     seen: dict[str, Any] = {}
-    if by_values:
-        told = _validate(_telling(rows, by_values), [built[e.name] for e in by_values], asset)
-        seen = {name: result for name, result in told.items() if result.success is True}
-        for entry in by_values:
-            if entry.name in seen:
-                missing = rows.get_column(entry.kwargs["column"]).null_count()
-                numbers = {"element_count": rows.height, "missing_count": missing, "unexpected_count": 0}
-                seen[entry.name].result = numbers
+    for frame, asked in _telling(rows, expectations):
+        for entry in _passing(frame, asked, built, asset, memory):
+            seen[entry.name] = _Passed(rows, entry)
     doubtful = [entry for entry in expectations if entry.name not in seen]
     if doubtful:
         seen |= _validate(_narrow(rows, doubtful), [built[entry.name] for entry in doubtful], asset)
     return seen
 
 
-def _telling(rows: pl.DataFrame, expectations: Sequence[Expectation]) -> Any:
-    """For each column the values on which its expectations turn, as one pandas frame."""
-    values: dict[str, list[pl.Series]] = {}
-    for entry in expectations:
-        column = rows.get_column(entry.kwargs["column"])
-        values.setdefault(column.name, []).append(TELLING[entry.type](column))
-    series = {name: pl.concat(found) for name, found in values.items()}
-    height = max(found.len() for found in series.values())
-    # Repeating a value changes no verdict.
-    filled = [found.extend_constant(found.first(), height - found.len()) for found in series.values()]
-    return pl.DataFrame(filled).to_pandas()
+class _Passed:
+    """What Great Expectations says of an expectation that all rows keep."""
+
+    success = True
+    exception_info: Mapping[str, Any] = {}
+
+    def __init__(self, rows: pl.DataFrame, expectation: Expectation) -> None:
+        column = expectation.kwargs.get("column")
+        if column is None:
+            counts = (
+                {"observed_value": rows.height} if expectation.type == ROW_COUNT else {"element_count": rows.height}
+            )
+            self.result = counts
+        else:
+            missing = rows.get_column(column).null_count()
+            self.result = {"element_count": rows.height, "missing_count": missing, "unexpected_count": 0}
+
+
+def _passing(
+    frame: pl.DataFrame, expectations: list[Expectation], built: dict[str, Any], asset: str, memory: Memory | None
+) -> list[Expectation]:
+    """Those of `expectations` that `frame` keeps."""
+    asked = {entry.name: [entry.type, plain(entry.kwargs)] for entry in expectations}
+    key = digest(["expectations", _great_expectations().__version__, asked, fingerprint(frame)])
+    passed = memory.recall(key) if memory is not None else None
+    if passed is None:
+        told = _validate(frame.to_pandas(), [built[name] for name in asked], asset)
+        passed = sorted(name for name, result in told.items() if result.success is True)
+        if memory is not None:
+            memory.remember(key, passed)
+    return [entry for entry in expectations if entry.name in passed]
+
+
+def _telling(
+    rows: pl.DataFrame, expectations: Sequence[Expectation]
+) -> Iterable[tuple[pl.DataFrame, list[Expectation]]]:
+    """Frames on which expectations turn, each with those that it decides."""
+    # A share of rows, or a choice of them, cannot be told from the values alone.
+    plain_ones = [e for e in expectations if not {"mostly", "row_condition"} & e.kwargs.keys()]
+    by_values = [e for e in plain_ones if e.type in TELLING and e.kwargs.get("column") in rows.columns]
+    if by_values:
+        values: dict[str, list[pl.Series]] = {}
+        for entry in by_values:
+            column = rows.get_column(entry.kwargs["column"])
+            values.setdefault(column.name, []).append(TELLING[entry.type](column))
+        series = {name: pl.concat(found) for name, found in values.items()}
+        height = max(found.len() for found in series.values())
+        # Repeating a value changes no verdict.
+        yield pl.DataFrame([s.extend_constant(s.first(), height - s.len()) for s in series.values()]), by_values
+    for entry in plain_ones:
+        pair = [entry.kwargs.get("column_A"), entry.kwargs.get("column_B")]
+        if entry.type == PAIR_IN_SET and set(pair) <= set(rows.columns):
+            yield rows.select(pair).unique().sort(pair), [entry]
+        elif entry.type == ROW_COUNT:
+            yield pl.DataFrame({"row": pl.zeros(rows.height, pl.UInt8, eager=True)}), [entry]
 
 
 def _extremes(column: pl.Series) -> pl.Series:
@@ -154,13 +208,19 @@ def _with_and_without(column: pl.Series) -> pl.Series:
     return pl.Series(column.name, [*column.drop_nulls().head(1), *missing], column.dtype)
 
 
+def _distinct(column: pl.Series) -> pl.Series:
+    return column.unique().sort()
+
+
 TELLING: dict[str, Callable[[pl.Series], pl.Series]] = {
     "expect_column_values_to_be_between": _extremes,
     "expect_column_values_to_not_be_null": _with_and_without,
-    "expect_column_values_to_be_in_set": pl.Series.unique,
-    "expect_column_values_to_match_regex": pl.Series.unique,
+    "expect_column_values_to_be_in_set": _distinct,
+    "expect_column_values_to_match_regex": _distinct,
 }
 """By expectation: the values of a column that decide whether all of it keeps the expectation."""
+PAIR_IN_SET = "expect_column_pair_values_to_be_in_set"
+ROW_COUNT = "expect_table_row_count_to_be_between"
 
 
 def _build(expectation: Expectation) -> Any:

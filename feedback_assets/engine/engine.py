@@ -30,8 +30,8 @@ class Engine(Protocol):
         *,
         broadcast: Sequence[Any] = (),
         parameters: Any = None,
-    ) -> list[pl.DataFrame]:
-        """Return `function(part.frame, parameters)` for each part, in order, memoised.
+    ) -> list[pl.LazyFrame]:
+        """Return `function(part.frame, parameters)` for each part, in order, memoised, to be read as it is needed.
 
         The result is remembered under the function's code, the part's digest and `parameters` (JSON values).
         With `broadcast` (one value a part: a frame or None) it is `function(part.frame, parameters, value)`, and the
@@ -42,11 +42,11 @@ class Engine(Protocol):
     def scan(
         self,
         function: Callable[..., list[pl.DataFrame]],
-        parts: Sequence[tuple[str, pl.DataFrame]],
+        parts: Sequence[tuple[str, pl.LazyFrame]],
         *,
         parameters: Any = None,
     ) -> list[pl.DataFrame]:
-        """Return a result for each (digest, frame), in order, memoised.
+        """Return a result for each (digest, frame), in order, memoised. Frames are read only where one is new.
 
         `function(earlier, new, parameters)` gets the frames whose results are remembered and those after them, and
         returns one result for each of `new`. A result's key holds the digests of its part and of all before it, so a

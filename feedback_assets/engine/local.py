@@ -26,7 +26,7 @@ class LocalEngine:
         *,
         broadcast: Sequence[Any] = (),
         parameters: Any = None,
-    ) -> list[pl.DataFrame]:
+    ) -> list[pl.LazyFrame]:
         """See `Engine.map`."""
         results = []
         for index, part in enumerate(parts):
@@ -42,7 +42,7 @@ class LocalEngine:
     def scan(
         self,
         function: Callable[..., list[pl.DataFrame]],
-        parts: Sequence[tuple[str, pl.DataFrame]],
+        parts: Sequence[tuple[str, pl.LazyFrame]],
         *,
         parameters: Any = None,
     ) -> list[pl.DataFrame]:
@@ -58,21 +58,22 @@ class LocalEngine:
         frames = [frame for _, frame in parts]
         done = len(results)
         if done < len(parts):
-            for key, result in zip(keys[done:], function(frames[:done], frames[done:], parameters), strict=True):
+            new = [frame.collect() for frame in frames[done:]]
+            for key, result in zip(keys[done:], function(frames[:done], new, parameters), strict=True):
                 self._remember(key, function, result)
                 results.append(result)
         return results
 
     def _remembered(
         self, function: Callable[..., Any], inputs: Any, parameters: Any, compute: Callable[[], pl.DataFrame]
-    ) -> pl.DataFrame:
+    ) -> pl.LazyFrame:
         key = _key(function, inputs, parameters)
         known = self.memo.get(key)
         if known is not None:
-            return scan(self.store, known.tables["rows"]).collect()
+            return scan(self.store, known.tables["rows"])
         result = compute()
         self._remember(key, function, result)
-        return result
+        return result.lazy()
 
     def _remember(self, key: str, function: Callable[..., Any], result: pl.DataFrame) -> None:
         self.memo.put(key, Snapshot(_name(function), {"rows": write_table(self.store, result)}))

@@ -14,8 +14,10 @@ from feedback_assets.checks.expectations import run_suite
 from feedback_assets.checks.result import CheckResult, Kind, Status, plain
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import canonical_json, digest
+from feedback_assets.materialize.profiles import lost_of, profile_of
 from feedback_assets.pipeline import Policy
 from feedback_assets.signal.monitor import (
+    LOST,
     ColumnDrift,
     Monitoring,
     baseline_drift,
@@ -26,16 +28,13 @@ from feedback_assets.signal.monitor import (
     loss_by_group,
     transformation_drift,
 )
+from feedback_assets.snapshots.snapshot import Snapshot, scan
 from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.stages.ingested import IngestedSection
 from feedback_assets.stages.stage import Stage
 from feedback_assets.threads import each
 
 REGISTRIES = ("guidelines",)  # assets that hold no feedback: there is no row to follow and no signal to watch
-UNWATCHED = (
-    *("feedback_id", "prompt_id", "response_a_id", "cluster_id", "component_id", "content_part", "content_row"),
-    *("group_id", "guideline_digest", "started_at", "collected_at", "line", "gold"),
-)
 DIGITS = 9  # floats are rounded before they are digested: the last bits differ between machines
 
 
@@ -101,18 +100,23 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
 
 @dataclass(frozen=True)
 class Examined:
-    """A snapshot beside what it was made from: `before` are the upstream stage's rows, None at the start of the graph.
-
-    `versions` are digests of all that is examined, for the memo.
-    """
+    """A snapshot beside what it was made from: `before` is the upstream stage's, None at the start of the graph."""
 
     stage: Stage
     policy: Policy
-    versions: Sequence[str]
-    before: pl.LazyFrame | None
+    before: Snapshot | None
     weight_before: str | None
-    after: pl.LazyFrame
-    fates: pl.LazyFrame | None
+    after: Snapshot
+
+    @property
+    def versions(self) -> list[str]:
+        """Digests of all that is examined."""
+        fates = self.after.tables.get("fates")
+        return [
+            self.after.data_version,
+            self.before.data_version if self.before else "",
+            *(part.fingerprint for part in (fates.parts if fates else ())),
+        ]
 
 
 def examine(store: LocalStore, examined: Examined) -> dict[str, Any]:
@@ -132,22 +136,23 @@ def examine(store: LocalStore, examined: Examined) -> dict[str, Any]:
             policy.monitoring.pinned(),
             stage.weight,
             examined.weight_before,
-            list(examined.versions),
+            examined.versions,
         ]
     )
     found = store.recall(key)
     if found is None:
-        found = json.loads(canonical_json(_rounded(_examine(examined, required))))
+        found = json.loads(canonical_json(_rounded(_examine(store, examined, required))))
         store.remember(key, found)
     return found
 
 
-def _examine(examined: Examined, required: dict[str, Required]) -> dict[str, Any]:
+def _examine(store: LocalStore, examined: Examined, required: dict[str, Required]) -> dict[str, Any]:
     stage, monitoring = examined.stage, examined.policy.monitoring
     promises = list(stage.promises(examined.policy.section(stage.name)))
     wanted = {name for promise in promises for name in columns_named(promise.kwargs)}
-    schema = examined.after.collect_schema().names()
-    narrow = examined.after.select([name for name in schema if name in wanted] or schema[:1]).collect()
+    after = scan(store, examined.after.tables["rows"])
+    schema = list(examined.after.tables["rows"].schema)
+    narrow = after.select([name for name in schema if name in wanted] or schema[:1]).collect()
     found: dict[str, Any] = {
         "drift": [],
         "baseline": [],
@@ -157,9 +162,9 @@ def _examine(examined: Examined, required: dict[str, Required]) -> dict[str, Any
         "distribution": {},
     }
     # Great Expectations is Python, the signals are Polars: side by side they take little longer than one of them.
-    tasks: list[Callable[[], Any]] = [lambda: run_suite(narrow, promises, stage.name)]
+    tasks: list[Callable[[], Any]] = [lambda: run_suite(narrow, promises, stage.name, store)]
     if stage.name not in REGISTRIES:
-        tasks.append(lambda: _signals(examined, monitoring, required))
+        tasks.append(lambda: _signals(store, examined, monitoring, required))
     results, *signalled = each(lambda task: task(), tasks)
     for signals, more in signalled:
         found |= signals
@@ -183,38 +188,34 @@ def _result(result: CheckResult | None, name: str, check: Required) -> dict[str,
 
 
 def _signals(
-    examined: Examined, monitoring: Monitoring, required: dict[str, Required]
+    store: LocalStore, examined: Examined, monitoring: Monitoring, required: dict[str, Required]
 ) -> tuple[dict[str, Any], list[CheckResult]]:
-    assert examined.fates is not None  # noqa: S101  every stage of feedback has fates
-    stage = examined.stage
-    fates = examined.fates.collect()
-    after = _watched(examined.after, monitoring)
-    before = None if examined.before is None else _watched(examined.before, monitoring)
+    stage, table = examined.stage, examined.after.tables["rows"]
+    fates = scan(store, examined.after.tables["fates"]).collect()
+    after = scan(store, table)
+    seen = profile_of(store, table, stage.weight, monitoring.columns)
     found: dict[str, Any] = {
         "effective_sample_size": {size.unit: size.as_json() for size in effective_sample_size(after, stage.weight)},
-        "distribution": distribution(after, stage.weight, monitoring.columns) if stage.name == "training_set" else {},
+        "distribution": distribution(seen) if stage.name == "training_set" else {},
     }
     results = []
-    if before is None:
-        results.append(_intake_conserves(after.lazy(), fates.lazy()))
+    if examined.before is None:
+        results.append(_intake_conserves(after, fates.lazy()))
         results.append(_quarantined_share(fates.lazy(), required["quarantined_share"]))
         return found, results
-    ids = before.select("row_id").unique() if "copy_index" in before.columns else before.select("row_id")
-    results.append(conservation(ids, after, fates))
-    drifts = transformation_drift(
-        before,
-        after,
-        weight_before=examined.weight_before,
-        weight_after=stage.weight,
-        limits=monitoring.limits,
-        columns=monitoring.columns,
-    )
-    losses = loss_by_group(before, fates)
+    came = examined.before.tables["rows"]
+    before = profile_of(store, came, examined.weight_before, monitoring.columns)
+    lost = lost_of(store, came, fates, LOST)
+    ids = scan(store, came).select("row_id")
+    stands = after.select([name for name in ("row_id", "copy_index", "parents") if name in table.schema])
+    results.append(conservation(ids.unique() if "copy_index" in came.schema else ids, stands, fates))
+    drifts = transformation_drift(before, seen, monitoring.limits)
+    losses = loss_by_group(before, lost)
     found["drift"] = [_brief(entry) for entry in drifts]
     found["losses"] = [loss.as_json() for loss in losses if loss.lost] + [
-        loss.as_json() for loss in loss_by_annotator(before, fates)
+        loss.as_json() for loss in loss_by_annotator(before, lost)
     ]
-    found["identities"] = [change.as_json() for change in identity_changes(before, after)]
+    found["identities"] = [change.as_json() for change in identity_changes(before, seen)]
     results.append(_drift_check(drifts, required["drift"]))
     results.append(
         loss_check(
@@ -235,12 +236,6 @@ def _signals(
             for entry in held
         ]
     return found, results
-
-
-def _watched(rows: pl.LazyFrame, monitoring: Monitoring) -> pl.DataFrame:
-    """The rows, read once, without the columns that no signal looks at."""
-    named = {*monitoring.columns, *monitoring.expect, monitoring.cluster}
-    return rows.select([name for name in rows.collect_schema() if name not in UNWATCHED or name in named]).collect()
 
 
 def baseline_name(column: str) -> str:

@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -19,10 +20,11 @@ from feedback_assets.materialize.intake import Taken, read_batches, read_registr
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import stage, upstream
 from feedback_assets.policy import Pinned, Section
-from feedback_assets.snapshots.snapshot import Part, Snapshot, Table, scan, scan_part, write_table
+from feedback_assets.snapshots.snapshot import Part, Snapshot, Table, scan, scan_part, write_rows, write_table
 from feedback_assets.stages.stage import Inputs, Output, Stage
 from feedback_assets.threads import each
 
+_NOTHING = pl.LazyFrame()
 PINNED_PACKAGES = (
     "feedback-assets",
     "dagster",
@@ -182,17 +184,17 @@ def _compute(project: Project, entry: Stage, section: Section, inputs: Mapping[s
     versions = {name: commit.data_version for name, commit in inputs.items()}
     code = project.code_version(entry.name)
     if entry.scope == "whole":
-        key = digest(["stage", code, versions])
-        return _remembered(project, entry, section, key, Inputs(scan(project.store, primary), others, content), primary)
+        return _remembered(
+            project, entry, section, digest(["stage", code, versions]), Inputs(_NOTHING, others, content), primary
+        )
     beside = {name: versions[name] for name in entry.inputs[1:]}
     if entry.scope == "prefix":
         return _prefix(project, entry, section, primary, others, beside)
     mapped = []
     for part in primary.parts:
         key = digest(["part of stage", code, part.fingerprint, beside])
-        inputs_of_part = Inputs(scan_part(project.store, part), others, content)
         table = Table(primary.schema, (part,))
-        mapped.append(_remembered(project, entry, section, key, inputs_of_part, table))
+        mapped.append(_remembered(project, entry, section, key, Inputs(_NOTHING, others, content), table))
     return _joined(entry.name, mapped)
 
 
@@ -219,20 +221,18 @@ def _prefix(
         done.append(known)
     new = primary.parts[len(done) :]
     if new:
+        came = scan(project.store, Table(primary.schema, new)).collect()
         earlier = Table(primary.schema, primary.parts[: len(done)])
-        inputs = Inputs(
-            scan(project.store, Table(primary.schema, new)),
-            others,
-            earlier=scan(project.store, earlier) if earlier.parts else None,
-        )
+        inputs = Inputs(came.lazy(), others, earlier=scan(project.store, earlier) if earlier.parts else None)
         output = entry.function(inputs, section, project.engine)
         starts = [sum(part.rows for part in new[:place]) for place in range(len(new))]
 
         def keep(place: int) -> Snapshot:
             piece = slice(starts[place], starts[place] + new[place].rows)
+            part = Table(primary.schema, (new[place],))
             tables = {
-                name: write_table(project.store, frame[piece])
-                for name, frame in (("rows", output.rows), ("fates", output.fates))
+                "rows": write_rows(project.store, output.rows[piece], came[piece], part),
+                "fates": write_table(project.store, output.fates[piece]),
             }
             snapshot = Snapshot(entry.name, tables)
             project.memo.put(keys[len(done) + place], snapshot)
@@ -242,18 +242,28 @@ def _prefix(
     return _joined(entry.name, done)
 
 
-def _remembered(project: Project, entry: Stage, section: Section, key: str, inputs: Inputs, primary: Table) -> Snapshot:
+def _remembered(project: Project, entry: Stage, section: Section, key: str, beside: Inputs, primary: Table) -> Snapshot:
+    """What the stage makes of the rows of `primary`; `beside` is what else it reads."""
     known = project.memo.get(key)
     if known is not None:
         return known
     assert entry.function is not None  # noqa: S101  the caller asked
-    output: Output = entry.function(inputs, section, project.engine)
-    last_arrivals = [part.arrivals[1] for part in primary.parts if part.arrivals]
+    came = scan(project.store, primary).collect()
+    output: Output = entry.function(replace(beside, rows=came.lazy()), section, project.engine)
+    made = write_rows(project.store, _in_order(output.rows), came, primary)
+    lengths = next(
+        (
+            sizes
+            for table in (primary, made)
+            if sum(sizes := [part.rows for part in table.parts]) == output.fates.height
+        ),
+        (),
+    )
     snapshot = Snapshot(
         entry.name,
         {
-            "rows": write_table(project.store, _in_order(output.rows), last_arrivals=last_arrivals),
-            "fates": write_table(project.store, output.fates.sort("row_id")),
+            "rows": made,
+            "fates": write_table(project.store, output.fates, lengths=lengths),
             **{name: write_table(project.store, table) for name, table in output.tables.items()},
         },
         output.facts,
@@ -263,11 +273,13 @@ def _remembered(project: Project, entry: Stage, section: Section, key: str, inpu
 
 
 def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows in the order of arrival and line: the same whatever a join or a thread did to them."""
-    order = [name for name in ("arrival", "line", "row_id", "copy_index") if name in rows.columns]
-    place = rows.select(pl.col("arrival") * 2**32 + pl.col("line")).to_series()
-    # Each line is one record, so strictly rising places leave nothing to sort.
-    return rows if place.is_sorted() and place.n_unique() == rows.height else rows.sort(order)
+    """Rows in the order of copy, arrival, line and row_id: the same whatever a join or a thread did to them."""
+    order = [name for name in ("copy_index", "arrival", "line", "row_id") if name in rows.columns]
+    rises, same = pl.lit(False), pl.lit(True)
+    for name in order:
+        rises = rises | (same & (pl.col(name) > pl.col(name).shift()))
+        same = same & (pl.col(name) == pl.col(name).shift())
+    return rows if rows.select(rises.slice(1).all()).item() else rows.sort(order)
 
 
 def _joined(asset: str, snapshots: list[Snapshot]) -> Snapshot:
@@ -298,19 +310,12 @@ def _added(left: Any, right: Any) -> Any:
 
 def _examined(project: Project, entry: Stage, inputs: Mapping[str, Commit], snapshot: Snapshot) -> Examined:
     before = inputs[entry.inputs[0]] if entry.inputs else None
-    fates = snapshot.tables.get("fates")
     return Examined(
         stage=entry,
         policy=project.policy,
-        versions=[
-            snapshot.data_version,
-            before.data_version if before else "",
-            *(part.fingerprint for part in (fates.parts if fates else ())),
-        ],
-        before=rows(project, before) if before else None,
+        before=before.snapshot if before else None,
         weight_before=stage(before.asset).weight if before else None,
-        after=scan(project.store, snapshot.tables["rows"]),
-        fates=scan(project.store, fates) if fates else None,
+        after=snapshot,
     )
 
 

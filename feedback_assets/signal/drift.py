@@ -92,7 +92,7 @@ def ks(
     Null, NaN and infinite values are left out. At large n every shift is significant: decide on the statistic.
     Returns (None, None) if either side is empty.
     """
-    return _ks(_Ordered.of(reference, weights_reference), _Ordered.of(current, weights_current))
+    return _ks(Ordered.of(reference, weights_reference), Ordered.of(current, weights_current))
 
 
 def effective_size(mass: int, squares: int) -> float:
@@ -250,17 +250,64 @@ class Drift:
         }
 
 
-def decile_edges(reference: pl.Series, bins: int = 10) -> tuple[float, ...]:
+@dataclass(frozen=True)
+class Ordered:
+    """Distinct finite values, ascending, with the rows and the weight up to and including each (0 before the first).
+
+    `rows` and `squares` (Σ of squared row weights) are of all rows; `nulls` is the weight without a finite value.
+    """
+
+    values: "NDArray[np.float64]"
+    rows_upto: "NDArray[np.int64]"
+    upto: "NDArray[np.int64]"
+    rows: int
+    nulls: int
+    squares: int
+
+    @staticmethod
+    def of(series: pl.Series, weights: pl.Series | None) -> "Ordered":
+        """Order the values of `series`."""
+        mass = _mass(series, weights)
+        squares = series.len() * UNIT * UNIT if weights is None else _squares(mass)
+        counted = pl.DataFrame({"number": series.cast(pl.Float64), "mass": mass}).group_by("number")
+        return Ordered.counted(counted.agg(pl.len().cast(pl.Int64).alias("rows"), pl.col("mass").sum()), squares)
+
+    @staticmethod
+    def counted(counts: pl.DataFrame, squares: int) -> "Ordered":
+        """Order values that are counted already: `number` (Float64), `rows` and `mass` (Int64)."""
+        finite_values = counts.filter(pl.col("number").is_finite()).sort("number")
+        rows, mass = int(counts.get_column("rows").sum()), int(counts.get_column("mass").sum())
+        rows_upto, upto = (
+            np.concatenate([np.zeros(1, np.int64), np.cumsum(finite_values.get_column(name).to_numpy())])
+            for name in ("rows", "mass")
+        )
+        # -0.0 and 0.0 are one value to Polars, and NumPy's + 0.0 gives it one sign.
+        values = finite_values.get_column("number").to_numpy() + 0.0
+        return Ordered(values, rows_upto, upto, rows, mass - int(upto[-1]), squares)
+
+    def quantile(self, shares: "NDArray[np.float64]") -> "NDArray[np.float64]":
+        """Quantiles of the rows, between two of them linear: what numpy.quantile gives of all values."""
+        at = shares * (self.rows_upto[-1] - 1)
+        below = np.floor(at).astype(np.int64)
+        low, high = (
+            self.values[np.searchsorted(self.rows_upto[1:], np.minimum(place, self.rows_upto[-1] - 1), side="right")]
+            for place in (below, below + 1)
+        )
+        part = at - below
+        return np.where(part < 0.5, low + (high - low) * part, high - (high - low) * (1 - part))
+
+
+def decile_edges(reference: pl.Series | Ordered, bins: int = 10) -> tuple[float, ...]:
     """The inner edges of `bins` quantile bins of the finite values, ascending.
 
     Ties collapse edges. With at most `bins` distinct values each value gets a bin of its own.
     """
-    return _edges(_Ordered.of(reference, None), bins)
+    return _edges(reference if isinstance(reference, Ordered) else Ordered.of(reference, None), bins)
 
 
 def numeric_histogram(values: pl.Series, edges: Sequence[float], weights: pl.Series | None = None) -> Histogram:
     """Weight by interval: below the first edge, [edge, next edge) …, from the last edge on, and NULL."""
-    return _binned(_Ordered.of(values, weights), tuple(edges))
+    return binned(Ordered.of(values, weights), tuple(edges))
 
 
 def categorical_histogram(values: pl.Series, weights: pl.Series | None = None) -> Histogram:
@@ -361,14 +408,23 @@ def drift(
         return compare(
             left, right, effective=_clustered((reference, current), weights, clusters, None), epsilon=epsilon
         )
-    before, after = _Ordered.of(reference, weights[0]), _Ordered.of(current, weights[1])
+    before, after = Ordered.of(reference, weights[0]), Ordered.of(current, weights[1])
+    effective = _clustered((reference, current), weights, clusters, _edges(before, bins))
+    return ordered_drift(before, after, bins=bins, effective=effective, epsilon=epsilon)
+
+
+def ordered_drift(
+    before: Ordered,
+    after: Ordered,
+    *,
+    bins: int = 10,
+    effective: tuple[float | None, float | None] = (None, None),
+    epsilon: float = EPSILON,
+) -> Drift:
+    """The drift of numeric values that are in order already; see `drift` and `compare`."""
     edges = _edges(before, bins)
     return compare(
-        _binned(before, edges),
-        _binned(after, edges),
-        ks=_ks(before, after),
-        effective=_clustered((reference, current), weights, clusters, edges),
-        epsilon=epsilon,
+        binned(before, edges), binned(after, edges), ks=_ks(before, after), effective=effective, epsilon=epsilon
     )
 
 
@@ -419,40 +475,6 @@ def clustered_size(
     return min(kish, (by_cell.height - 1) / variance) if variance > 0 else kish
 
 
-@dataclass(frozen=True)
-class _Ordered:
-    """Distinct finite values, ascending, with the weight up to and including each (a 0 stands before the first)."""
-
-    values: "NDArray[np.float64]"
-    upto: "NDArray[np.int64]"
-    quantiles: "NDArray[np.float64]"  # all finite values in order, for quantiles of rows
-    rows: int
-    nulls: int
-    squares: int
-
-    @staticmethod
-    def of(series: pl.Series, weights: pl.Series | None) -> "_Ordered":
-        values = series.cast(pl.Float64)
-        usable = values.is_finite().fill_null(False)
-        if weights is None:
-            ordered = values.filter(usable).sort().to_numpy()
-            upto = np.arange(len(ordered) + 1, dtype=np.int64) * UNIT
-            nulls = (values.len() - len(ordered)) * UNIT
-            squares = values.len() * UNIT * UNIT
-        else:
-            mass = fixed_point(weights)
-            frame = pl.DataFrame({"value": values, "mass": mass}).filter(usable).sort("value")
-            ordered = frame.get_column("value").to_numpy()
-            upto = np.concatenate([np.zeros(1, np.int64), np.cumsum(frame.get_column("mass").to_numpy())])
-            nulls = int(mass.sum()) - int(upto[-1])
-            squares = _squares(mass)
-        last = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]
-        if last.all():
-            return _Ordered(ordered, upto, ordered, values.len(), nulls, squares)
-        distinct = np.concatenate([upto[:1], upto[1:][last]])
-        return _Ordered(ordered[last], distinct, ordered, values.len(), nulls, squares)
-
-
 def _mass(values: pl.Series, weights: pl.Series | None) -> pl.Series:
     return pl.repeat(UNIT, values.len(), dtype=pl.Int64, eager=True) if weights is None else fixed_point(weights)
 
@@ -485,10 +507,10 @@ def _psi_terms(p: Sequence[float], q: Sequence[float], epsilon: float) -> list[f
     return [(a - b) * math.log(a / b) for a, b in zip(_filled(p, epsilon), _filled(q, epsilon), strict=True)]
 
 
-def _edges(ordered: _Ordered, bins: int) -> tuple[float, ...]:
+def _edges(ordered: Ordered, bins: int) -> tuple[float, ...]:
     if len(ordered.values) <= bins:
         return tuple(ordered.values[1:].tolist())
-    cuts = np.unique(np.quantile(ordered.quantiles, np.linspace(0, 1, bins + 1)[1:-1]))
+    cuts = np.unique(ordered.quantile(np.linspace(0, 1, bins + 1)[1:-1]))
     return tuple(cuts[cuts > ordered.values[0]].tolist())
 
 
@@ -503,7 +525,8 @@ def interval_names(edges: Sequence[float]) -> tuple[str, ...]:
     return (f"< {shown[0]}", *between, f">= {shown[-1]}", NULL)
 
 
-def _binned(ordered: _Ordered, edges: tuple[float, ...]) -> Histogram:
+def binned(ordered: Ordered, edges: tuple[float, ...]) -> Histogram:
+    """Weight by interval; see `numeric_histogram`."""
     below = ordered.upto[np.searchsorted(ordered.values, np.asarray(edges, dtype=np.float64), side="left")]
     mass = np.diff(np.concatenate([ordered.upto[:1], below, ordered.upto[-1:]]))
     return Histogram(interval_names(edges), (*mass.tolist(), ordered.nulls), ordered.rows, ordered.squares, edges)
@@ -516,7 +539,7 @@ def _cell_numbers(values: pl.Series, edges: Sequence[float]) -> pl.Series:
     return pl.Series(np.where(usable, cell, -1))
 
 
-def _ks(reference: _Ordered, current: _Ordered) -> tuple[float | None, float | None]:
+def _ks(reference: Ordered, current: Ordered) -> tuple[float | None, float | None]:
     small, large = sorted((reference, current), key=lambda side: len(side.values))
     total_small, total_large = int(small.upto[-1]), int(large.upto[-1])
     if not total_small or not total_large:

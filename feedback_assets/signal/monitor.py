@@ -7,7 +7,7 @@ fails anything by itself: `checks` holds the numbers against the limits of the p
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -19,21 +19,16 @@ from feedback_assets.signal.drift import (
     OTHER,
     UNIT,
     Drift,
-    Histogram,
     Verdict,
-    categorical_histogram,
     clustered_size,
     compare,
     decile_edges,
     declared,
-    drift,
     effective_size,
     finite,
-    fixed_point,
-    numeric_histogram,
+    ordered_drift,
 )
-
-Frame: TypeAlias = pl.DataFrame | pl.LazyFrame
+from feedback_assets.signal.profile import MASS, Frame, Kind, Profile, Watched, profile, records
 
 LOST = ("dropped", "merged", "quarantined")
 """Fates that take a row out of the signal. A redelivered or superseded row stands in it as another delivery."""
@@ -47,25 +42,6 @@ TOP = 50
 EXAMPLES = 10
 FALSE_DISCOVERIES = 0.05
 
-_MASS = "\0mass"
-_CLUSTER = "\0cluster"
-
-
-@dataclass(frozen=True)
-class Signal:
-    """A monitored column: an expression over record columns.
-
-    Rows for which `applies` is not true have no such value (a tie has no longer winner) and are left out; among the
-    others null is a cell of its own. `needs` are the columns that must be there.
-    """
-
-    name: str
-    kind: Literal["categorical", "numeric"]
-    needs: tuple[str, ...]
-    value: pl.Expr
-    applies: pl.Expr | None = None
-
-
 _LABEL = pl.col("label")
 _DECIDED = (pl.col("kind") == "preference") & _LABEL.is_in(["a", "b"])
 _SINGLE = pl.col("response_b_id").is_null()
@@ -73,19 +49,19 @@ _A_CHARS, _B_CHARS = (pl.col(f"response_{side}_chars").cast(pl.Int64) for side i
 _LONGER = pl.when(_LABEL == "a").then(_A_CHARS - _B_CHARS).otherwise(_B_CHARS - _A_CHARS)
 
 
-def _plain(name: str, kind: Literal["categorical", "numeric"] = "categorical") -> Signal:
-    return Signal(name, kind, (name,), pl.col(name))
+def _plain(name: str, kind: Kind = "categorical") -> Watched:
+    return Watched(name, kind, (name,), pl.col(name))
 
 
-MONITORED: tuple[Signal, ...] = (
-    Signal(
+MONITORED: tuple[Watched, ...] = (
+    Watched(
         "outcome",
         "categorical",
         ("kind", "label"),
         pl.when((pl.col("kind") == "preference") & (_LABEL != "tie")).then(pl.lit("decided")).otherwise(_LABEL),
         pl.col("kind") != "rating",
     ),
-    Signal(
+    Watched(
         "position_win",
         "categorical",
         ("kind", "label", "shown_order"),
@@ -94,7 +70,7 @@ MONITORED: tuple[Signal, ...] = (
         ),
         _DECIDED,
     ),
-    Signal(
+    Watched(
         "chosen_longer",
         "categorical",
         ("kind", "label", "response_a_chars", "response_b_chars"),
@@ -106,7 +82,7 @@ MONITORED: tuple[Signal, ...] = (
         .then(pl.lit("equal")),
         _DECIDED,
     ),
-    Signal(
+    Watched(
         "score",
         "numeric",
         ("kind", "score", "score_min", "score_max"),
@@ -116,7 +92,7 @@ MONITORED: tuple[Signal, ...] = (
         pl.col("kind") == "rating",
     ),
     *(_plain(name) for name in ("category", "source", "task", "language", "kind")),
-    Signal(
+    Watched(
         "origin",
         "categorical",
         ("label", "origin_a", "origin_b", "response_b_id"),
@@ -127,7 +103,7 @@ MONITORED: tuple[Signal, ...] = (
         _SINGLE | _LABEL.is_in(["a", "b"]),
     ),
     _plain("prompt_chars", "numeric"),
-    Signal(
+    Watched(
         "response_chars",
         "numeric",
         ("label", "response_a_chars", "response_b_chars", "response_b_id"),
@@ -321,40 +297,42 @@ class SampleSize:
         return {"unit": self.unit, "count": self.count, "effective": finite(self.effective)}
 
 
-def transformation_drift(
-    before: Frame,
-    after: Frame,
-    *,
-    weight_before: str | None,
-    weight_after: str | None,
-    limits: Limits,
-    columns: Sequence[str] = (),
-) -> list[ColumnDrift]:
-    """How a stage's output differs from its input, for every monitored column that both have.
+def watched(schema: pl.Schema, columns: Sequence[str] = ()) -> list[Watched]:
+    """What is counted of rows with this schema: MONITORED, IDENTITIES, and `columns` by their dtype."""
+    found = {entry.name: entry for entry in (*MONITORED, *(_plain(name) for name in IDENTITIES))}
+    for name in columns:
+        if name in schema and not schema[name].is_nested():
+            found.setdefault(name, _plain(name, "numeric" if schema[name].is_numeric() else "categorical"))
+    return list(found.values())
 
-    Copies (equal row_id beside a `copy_index`) are counted as one row with the weight of all. Chance is that of two
-    independent samples, which is cautious: the output is mostly part of the input. Columns without a value on both
-    sides are left out.
 
-    Args:
-        before: rows of the input, record columns.
-        after: rows of the output.
-        weight_before: weight column of `before`, or None.
-        weight_after: weight column of `after`, or None.
-        limits: limits to hold the PSI against.
-        columns: further columns to monitor; text and booleans as categories, numbers by deciles.
+def signal_of(frame: Frame, weight: str | None = None, columns: Sequence[str] = ()) -> Profile:
+    """The profile of all watched columns that `frame` has.
 
     Raises:
-        FeedbackError: a weight is null, negative or not finite.
+        FeedbackError: there is no column `weight`, or a weight is null, negative or not finite.
     """
-    left, right = _observe(before, weight_before, columns), _observe(after, weight_after, columns)
+    return profile(frame, watched(frame.lazy().collect_schema(), columns), weight)
+
+
+def transformation_drift(before: Profile, after: Profile, limits: Limits) -> list[ColumnDrift]:
+    """How a stage's output differs from its input, for every monitored column that both have.
+
+    Chance is that of two independent samples, which is cautious: the output is mostly part of the input. Columns
+    without a value on both sides are left out, and so are identities.
+    """
+    monitored = {entry.name for entry in MONITORED}
     found = []
-    for name, was in left.items():
-        now = right.get(name)
-        if now is None or (was.blank and now.blank):
+    for name, kind in before.kinds.items():
+        if name not in after or (name in IDENTITIES and name not in monitored):
             continue
-        result = drift(was.values, now.values, weights=(was.weights, now.weights))
-        found.append(ColumnDrift(name, was.kind, result, limits))
+        if before.blank(name) and after.blank(name):
+            continue
+        if kind == "numeric" and after.kinds[name] == "numeric":
+            result = ordered_drift(before.ordered(name), after.ordered(name))
+        else:
+            result = compare(before.histogram(name), after.histogram(name))
+        found.append(ColumnDrift(name, kind, result, limits))
     return found
 
 
@@ -379,47 +357,60 @@ def baseline_drift(
         FeedbackError: a weight is null, negative or not finite; a distribution is malformed.
     """
     held = limits or Limits()
-    seen = _observe(frame, weight, tuple(expected), cluster)
+    schema = frame.lazy().collect_schema()
+    entries = {entry.name: entry for entry in watched(schema, tuple(expected)) if entry.name in expected}
+    seen = profile(frame, list(entries.values()), weight)
     found = []
     for name in sorted(expected):
         reference = declared(_mapping(expected[name]))
-        kind: Literal["categorical", "numeric"] = "categorical" if reference.edges is None else "numeric"
-        observed = seen.get(name)
-        if observed is None or observed.kind != kind:
-            why = "has no such column" if observed is None else f"has it {observed.kind}, not {kind}"
+        kind: Kind = "categorical" if reference.edges is None else "numeric"
+        if seen.kinds.get(name) != kind:
+            why = "has no such column" if name not in seen else f"has it {seen.kinds[name]}, not {kind}"
             found.append(ColumnDrift(name, kind, None, held, f"expect.{name}: the data {why}"))
             continue
-        size = None
-        if observed.clusters is not None:
-            size = clustered_size(observed.values, observed.clusters, observed.weights, reference.edges)
-        result = compare(reference, observed.histogram(reference.edges), effective=(None, size))
+        size = _clustered_size(frame, entries[name], weight, cluster, reference.edges)
+        result = compare(reference, seen.histogram(name, reference.edges), effective=(None, size))
         found.append(ColumnDrift(name, kind, result, held))
     return found
 
 
-def distribution(frame: Frame, weight: str | None, columns: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+def _clustered_size(
+    frame: Frame, entry: Watched, weight: str | None, cluster: str | None, edges: tuple[float, ...] | None
+) -> float | None:
+    if cluster is None or cluster not in frame.lazy().collect_schema():
+        return None
+    rows = records(frame, [*entry.needs, cluster], weight)
+    if entry.applies is not None:
+        rows = rows.filter(entry.applies.fill_null(False))
+    weights = rows.get_column(MASS) / UNIT if MASS in rows.columns else None
+    values = rows.select(entry.value.cast(pl.Float64 if entry.kind == "numeric" else pl.String)).to_series()
+    return clustered_size(values, rows.get_column(cluster), weights, edges)
+
+
+def distribution(seen: Profile) -> dict[str, dict[str, Any]]:
     """The distribution of each monitored column, for a manifest; `baseline_drift` takes its entries.
 
     Categorical: shares of the 50 largest values, the rest as "(other)". Numeric: deciles as `edges` with `shares` and
-    `nulls`, and quantiles. Shares are of weight where `weight` is given. Columns without any value are left out.
+    `nulls`, and quantiles. Shares are of weight. Columns without any value are left out, and so are identities.
     """
+    monitored = {entry.name for entry in MONITORED}
     found: dict[str, dict[str, Any]] = {}
-    for name, observed in _observe(frame, weight, columns).items():
-        if observed.blank:
+    for name, kind in seen.kinds.items():
+        if seen.blank(name) or (name in IDENTITIES and name not in monitored):
             continue
-        entry: dict[str, Any] = {"kind": observed.kind}
-        if observed.kind == "numeric":
-            edges = decile_edges(observed.values)
-            counted = observed.histogram(edges)
+        entry: dict[str, Any] = {"kind": kind}
+        if kind == "numeric":
+            edges = decile_edges(seen.ordered(name))
+            counted = seen.histogram(name, edges)
             shares = counted.shares()
             entry |= {
                 "edges": list(edges),
                 "shares": list(shares[:-1]),
                 "nulls": shares[-1],
-                "quantiles": observed.quantiles(),
+                "quantiles": _quantiles(seen.of(name)),
             }
         else:
-            counted = observed.histogram(None)
+            counted = seen.histogram(name)
             ranked = sorted(zip(counted.mass, counted.cells, strict=True), key=lambda cell: (-cell[0], cell[1]))
             mass = {cell: held for held, cell in ranked[:TOP]}
             rest = sum(held for held, _ in ranked[TOP:])
@@ -432,6 +423,17 @@ def distribution(frame: Frame, weight: str | None, columns: Sequence[str] = ()) 
     return found
 
 
+def _quantiles(counts: pl.DataFrame) -> dict[str, float | None]:
+    """The least value with at least that share of weight at or below it."""
+    held = counts.drop_nulls("number").sort("number")
+    upto = held.get_column("mass").cum_sum()
+    total = int(held.get_column("mass").sum())
+    if not total:
+        return {f"{q:g}": None for q in QUANTILES}
+    at = [upto.search_sorted(max(1, math.ceil(q * total)), side="left") for q in QUANTILES]
+    return {f"{q:g}": finite(held.get_column("number")[i]) for q, i in zip(QUANTILES, at, strict=True)}
+
+
 def effective_sample_size(frame: Frame, weight: str | None) -> list[SampleSize]:
     """Effective sample size by record (row_id), item (item_id) and annotator (annotator_id), where the column is there.
 
@@ -440,30 +442,29 @@ def effective_sample_size(frame: Frame, weight: str | None) -> list[SampleSize]:
     Raises:
         FeedbackError: a weight is null, negative or not finite.
     """
-    lazy = frame.lazy()
-    units = [(unit, column) for unit, column in SAMPLE_UNITS if column in lazy.collect_schema()]
-    rows = lazy.select(*(column for _, column in units), *([weight] if weight else [])).collect()
-    mass = fixed_point(rows.get_column(weight)) if weight else pl.repeat(UNIT, rows.height, dtype=pl.Int64, eager=True)
+    schema = frame.lazy().collect_schema()
+    units = [(unit, column) for unit, column in SAMPLE_UNITS if column in schema]
+    rows = records(frame, [column for _, column in units], weight)
+    if MASS not in rows.columns:
+        rows = rows.with_columns(pl.lit(UNIT, pl.Int64).alias(MASS))
     sizes = []
     for unit, column in units:
-        held = (
-            pl.DataFrame({"id": rows.get_column(column), "mass": mass})
-            .drop_nulls("id")
-            .group_by("id")
-            .agg(pl.col("mass").sum().cast(pl.Int128))
-            .get_column("mass")
+        held = rows.lazy().filter(pl.col(column).is_not_null())
+        if unit != "record":
+            held = held.group_by(pl.col(column).hash()).agg(pl.col(MASS).sum())
+        wide = pl.col(MASS).cast(pl.Int128)
+        count, mass, squares = (
+            held.select(pl.len(), wide.sum().alias("m"), (wide * wide).sum().alias("s")).collect().row(0)
         )
-        sizes.append(SampleSize(unit, held.len(), effective_size(int(held.sum()), int((held * held).sum()))))
+        sizes.append(SampleSize(unit, count, effective_size(int(mass), int(squares))))
     return sizes
 
 
-def identity_changes(before: Frame, after: Frame) -> list[IdentityChange]:
-    """New and vanished names, and the largest share, for each of IDENTITIES that both have."""
-    left, right = before.lazy(), after.lazy()
-    both = left.collect_schema().keys() & right.collect_schema().keys()
+def identity_changes(before: Profile, after: Profile) -> list[IdentityChange]:
+    """New and vanished names, and the largest share of rows, for each of IDENTITIES that both have."""
     found = []
-    for name in (column for column in IDENTITIES if column in both):
-        was, now = _counts(left, name), _counts(right, name)
+    for name in (column for column in IDENTITIES if column in before and column in after):
+        was, now = _named(before, name), _named(after, name)
         new, vanished = sorted(now.keys() - was.keys()), sorted(was.keys() - now.keys())
         largest = min(now, key=lambda value: (-now[value], value), default=None)
         found.append(
@@ -483,45 +484,38 @@ def identity_changes(before: Frame, after: Frame) -> list[IdentityChange]:
     return found
 
 
-def loss_by_group(before: Frame, fates: Frame, columns: Sequence[str] = LOSS_COLUMNS) -> list[GroupLoss]:
+def loss_by_group(before: Profile, lost: Profile | None, columns: Sequence[str] = LOSS_COLUMNS) -> list[GroupLoss]:
     """Rows in and rows lost, by value of source, batch, category, guideline version and origin.
 
     Args:
-        before: rows that came in, with row_id.
-        fates: the stage's fates (row_id, fate), of which dropped, merged and quarantined are lost; or a frame with
-            the row_ids that are left.
+        before: profile of the rows that came in.
+        lost: that of those among them that are lost (a fate in LOST); None: none is.
         columns: the grouping columns; those that `before` lacks are left out.
 
     Returns:
         One entry per column and value, by column in the given order, then by value.
     """
-    marked = _marked(before, fates, columns)
     found = []
-    for column in (name for name in columns if name in marked.columns):
-        counted = (
-            marked.lazy()
-            .group_by(pl.col(column).cast(pl.String).fill_null(NULL).alias("value"))
-            .agg(pl.len().cast(pl.Int64), pl.col("lost").sum().cast(pl.Int64))
-            .sort("value")
-            .collect()
-        )
-        found.extend(GroupLoss(column, value, rows, lost) for value, rows, lost in counted.iter_rows())
+    for column in (name for name in columns if name in before):
+        gone = _named(lost, column, nulls=True) if lost is not None else {}
+        there = sorted(_named(before, column, nulls=True).items())
+        found.extend(GroupLoss(column, value, rows, gone.get(value, 0)) for value, rows in there)
     return found
 
 
-def loss_by_annotator(before: Frame, fates: Frame) -> list[GroupLoss]:
+def loss_by_annotator(before: Profile, lost: Profile | None) -> list[GroupLoss]:
     """Annotators who lost more rows than the stage's overall rate explains, largest surprise first.
 
     One-sided binomial test for each annotator; the false discovery rate over them is held at .05 (Benjamini and
     Hochberg, J. R. Stat. Soc. B 57, 1995). Arguments as for `loss_by_group`.
     """
-    losses = loss_by_group(before, fates, ("annotator_id",))
-    rows, lost = sum(loss.rows for loss in losses), sum(loss.lost for loss in losses)
-    if not lost or lost == rows:
+    losses = loss_by_group(before, lost, ("annotator_id",))
+    rows, gone = sum(loss.rows for loss in losses), sum(loss.lost for loss in losses)
+    if not gone or gone == rows:
         return []
     from scipy.special import bdtrc
 
-    rate = lost / rows
+    rate = gone / rows
     tested = [
         GroupLoss(
             loss.column,
@@ -538,119 +532,12 @@ def loss_by_annotator(before: Frame, fates: Frame) -> list[GroupLoss]:
     return tested[: max(beyond, default=0)]
 
 
-@dataclass(frozen=True)
-class _Observed:
-    kind: Literal["categorical", "numeric"]
-    values: pl.Series
-    weights: pl.Series | None
-    clusters: pl.Series | None
-
-    @property
-    def blank(self) -> bool:
-        return self.values.null_count() == self.values.len()
-
-    def histogram(self, edges: tuple[float, ...] | None) -> Histogram:
-        if edges is None:
-            return categorical_histogram(self.values, self.weights)
-        return numeric_histogram(self.values, edges, self.weights)
-
-    def quantiles(self) -> dict[str, float | None]:
-        """The least value with at least that share of weight at or below it."""
-        weights = self.weights if self.weights is not None else pl.repeat(1.0, self.values.len(), eager=True)
-        usable = self.values.is_finite().fill_null(False)
-        held = pl.DataFrame({"value": self.values, "mass": fixed_point(weights)}).filter(usable).sort("value")
-        upto = held.get_column("mass").cum_sum()
-        total = int(held.get_column("mass").sum())
-        if not total:
-            return {f"{q:g}": None for q in QUANTILES}
-        at = [upto.search_sorted(max(1, math.ceil(q * total)), side="left") for q in QUANTILES]
-        return {f"{q:g}": finite(held.get_column("value")[i]) for q, i in zip(QUANTILES, at, strict=True)}
+def _named(counted: Profile, column: str, *, nulls: bool = False) -> dict[str, int]:
+    """Rows by value of a categorical column."""
+    held = counted.of(column).select("value", "rows")
+    held = held.with_columns(pl.col("value").fill_null(NULL)) if nulls else held.drop_nulls("value")
+    return dict(held.group_by("value").agg(pl.col("rows").sum()).sort("value").iter_rows())
 
 
 def _mapping(value: NumericShares | Mapping[str, Any]) -> Mapping[str, Any]:
     return value.model_dump() if isinstance(value, NumericShares) else value
-
-
-def _signals(schema: pl.Schema, columns: Sequence[str]) -> list[Signal]:
-    found = [signal for signal in MONITORED if all(name in schema for name in signal.needs)]
-    known = {signal.name for signal in MONITORED}
-    for name in columns:
-        if name in schema and name not in known and not schema[name].is_nested():
-            found.append(_plain(name, "numeric" if schema[name].is_numeric() else "categorical"))
-            known.add(name)
-    return found
-
-
-def _observe(
-    frame: Frame, weight: str | None, columns: Sequence[str] = (), cluster: str | None = None
-) -> dict[str, _Observed]:
-    lazy = frame.lazy()
-    schema = lazy.collect_schema()
-    signals = _signals(schema, columns)
-    copies = "copy_index" in schema and "row_id" in schema
-    extra = [pl.col(cluster).alias(_CLUSTER)] if cluster is not None and cluster in schema else []
-    if weight is not None:
-        if weight not in schema:
-            raise FeedbackError(f"no weight column {weight!r}; columns are {', '.join(schema)}")
-        extra.append(pl.col(weight).alias(_MASS))
-    elif copies:
-        extra.append(pl.lit(1.0).alias(_MASS))
-    rows = lazy.select(
-        *(signal.value.alias(signal.name) for signal in signals),
-        *(
-            signal.applies.fill_null(False).alias(f"\0{signal.name}")
-            for signal in signals
-            if signal.applies is not None
-        ),
-        *extra,
-        *([pl.col("row_id").alias("\0row")] if copies else []),
-    ).collect()
-    if _MASS in rows.columns:
-        rows = rows.with_columns(fixed_point(rows.get_column(_MASS).rename(weight or _MASS)).alias(_MASS))
-    if copies:
-        held = rows.group_by("\0row").agg(pl.col(_MASS).sum())
-        rows = rows.drop(_MASS).filter(pl.col("\0row").is_first_distinct()).join(held, on="\0row", how="left")
-    if _MASS in rows.columns:
-        rows = rows.with_columns(pl.col(_MASS) / UNIT)
-    observed = {}
-    for signal in signals:
-        chosen = rows if signal.applies is None else rows.filter(pl.col(f"\0{signal.name}"))
-        values = chosen.get_column(signal.name)
-        observed[signal.name] = _Observed(
-            signal.kind,
-            values.cast(pl.Float64) if signal.kind == "numeric" else values.cast(pl.String),
-            chosen.get_column(_MASS) if _MASS in rows.columns else None,
-            chosen.get_column(_CLUSTER) if _CLUSTER in rows.columns else None,
-        )
-    return observed
-
-
-def _counts(frame: pl.LazyFrame, name: str) -> dict[str, int]:
-    counted = frame.select(pl.col(name).cast(pl.String)).drop_nulls().group_by(name).len().collect()
-    return dict(counted.iter_rows())
-
-
-def _marked(before: Frame, fates: Frame, columns: Sequence[str]) -> pl.DataFrame:
-    lazy = before.lazy()
-    schema = lazy.collect_schema()
-    signals = {signal.name: signal for signal in MONITORED}
-    values = []
-    for name in columns:
-        signal = signals.get(name)
-        if signal is not None and all(need in schema for need in signal.needs):
-            value = signal.value
-            values.append((value if signal.applies is None else pl.when(signal.applies).then(value)).alias(name))
-        elif name in schema:
-            values.append(pl.col(name))
-    stands = fates.lazy()
-    if "fate" in stands.collect_schema():
-        gone, is_lost = stands.filter(pl.col("fate").is_in(LOST)), True
-    else:
-        gone, is_lost = stands, False
-    listed = gone.select(pl.col("row_id").alias("\0row"), pl.lit(is_lost).alias("lost")).unique("\0row")
-    return (
-        lazy.select(pl.col("row_id").alias("\0row"), *values)
-        .join(listed, on="\0row", how="left")
-        .with_columns(pl.col("lost").fill_null(not is_lost))
-        .collect()
-    )

@@ -1,13 +1,15 @@
 """Snapshots: ordered lists of immutable Parquet parts, addressed by what they hold.
 
-A snapshot has tables (`rows`, `fates`, and what else a stage keeps); a table has parts. Two digests stand
-beside each part: `fingerprint`, of its logical values, from which the data version is made; and `digest`, of
-its file's bytes, which names the file and is what `verify` recomputes.
+A snapshot has tables (`rows`, `fates`, and what else a stage keeps); a table has parts; a part is one Parquet file, or
+several side by side: the columns that came in, and in a file of their own those that a later stage added. So a stage
+writes what is new and keeps the rest. Two digests stand beside each file: `fingerprint`, of its logical values, from
+which the data version is made; and `digest`, of its bytes, which names the file and is what `verify` recomputes.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import accumulate, groupby
 from typing import Any
 
 import polars as pl
@@ -21,14 +23,12 @@ ASIDE = ("fates", "quarantine")  # tables that explain the data and are not part
 
 
 @dataclass(frozen=True)
-class Part:
-    """One Parquet file: where it is, what it holds, and the arrivals (first, last) of its rows if they have any."""
+class File:
+    """One Parquet file: some columns of the rows of a part."""
 
     digest: str
     fingerprint: str
-    rows: int
     bytes: int
-    arrivals: tuple[int, int] | None = None
 
     @property
     def key(self) -> str:
@@ -37,8 +37,27 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some rows: the files that hold their columns, side by side, and the arrivals (first, last) of the rows if any."""
+
+    rows: int
+    files: tuple[File, ...]
+    arrivals: tuple[int, int] | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of its values."""
+        return self.files[0].fingerprint if len(self.files) == 1 else digest([file.fingerprint for file in self.files])
+
+    @property
+    def bytes(self) -> int:
+        """Size of its files."""
+        return sum(file.bytes for file in self.files)
+
+
+@dataclass(frozen=True)
 class Table:
-    """An ordered list of parts with one schema (column name → dtype as text)."""
+    """An ordered list of parts with one schema (column name → dtype as text); their files may hold further columns."""
 
     schema: Mapping[str, str]
     parts: tuple[Part, ...]
@@ -75,6 +94,11 @@ class Snapshot:
             }
         )
 
+    @property
+    def files(self) -> list[File]:
+        """All files of all parts."""
+        return [file for table in self.tables.values() for part in table.parts for file in part.files]
+
     def as_json(self) -> dict[str, Any]:
         """The snapshot as plain JSON values."""
         return {
@@ -105,45 +129,57 @@ def tables_from_json(value: Mapping[str, Any]) -> dict[str, Table]:
 
 
 def _part(value: Mapping[str, Any]) -> Part:
-    return Part(**{**value, "arrivals": tuple(value["arrivals"]) if value["arrivals"] else None})
+    arrivals = tuple(value["arrivals"]) if value["arrivals"] else None
+    return Part(value["rows"], tuple(File(**file) for file in value["files"]), arrivals)
 
 
 def write_part(store: LocalStore, frame: pl.DataFrame, *, known_fingerprint: str | None = None) -> Part:
-    """Write `frame` as one part, if the store does not have one with the same values yet."""
+    """Write `frame` as a part of one file, if the store does not have one with the same values yet."""
+    arrivals = None
+    if "arrival" in frame.columns and frame.height:
+        first, last = frame.get_column("arrival").min(), frame.get_column("arrival").max()
+        arrivals = None if first is None else (first, last)
+    return Part(frame.height, (_write_file(store, frame, known_fingerprint),), arrivals)  # type: ignore[arg-type]
+
+
+def _write_file(store: LocalStore, frame: pl.DataFrame, known_fingerprint: str | None = None) -> File:
     values = known_fingerprint or fingerprint(frame)
-    name = f"{values}-part"
-    kept = store.recall(name)
-    if kept is not None and store.exists(_part(kept).key):
-        return _part(kept)
+    kept = _recalled(store, f"{values}-file")
+    if kept is not None:
+        return kept
     with store.scratch() as scratch:
         frame.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
-        arrivals = None
-        if "arrival" in frame.columns and frame.height:
-            first, last = frame.select(pl.col("arrival").min(), pl.col("arrival").max().alias("last")).row(0)
-            arrivals = (first, last) if first is not None else None
-        part = Part(
-            digest=file_digest(scratch),
-            fingerprint=values,
-            rows=frame.height,
-            bytes=scratch.stat().st_size,
-            arrivals=arrivals,
-        )
-        store.put_file(part.key, scratch)
-    store.remember(name, asdict(part))
-    return part
+        file = File(digest=file_digest(scratch), fingerprint=values, bytes=scratch.stat().st_size)
+        store.put_file(file.key, scratch)
+    store.remember(f"{values}-file", asdict(file))
+    return file
+
+
+def _recalled(store: LocalStore, name: str) -> File | None:
+    kept = store.recall(name)
+    file = None if kept is None else File(**kept)
+    return file if file is not None and store.exists(file.key) else None
 
 
 def write_table(
-    store: LocalStore, frame: pl.DataFrame, *, last_arrivals: Sequence[int] = (), part_rows: int = 65_536
+    store: LocalStore,
+    frame: pl.DataFrame,
+    *,
+    last_arrivals: Sequence[int] = (),
+    lengths: Sequence[int] = (),
+    part_rows: int = 65_536,
 ) -> Table:
     """Write `frame` as a table.
 
     With `last_arrivals` (ascending; `frame` sorted by `arrival`) a part ends after each of them, so that a later
-    batch leaves the earlier parts as they are; otherwise after every `part_rows` rows.
+    batch leaves the earlier parts as they are; with `lengths` parts have these numbers of rows; otherwise one ends
+    after every `part_rows` rows.
     """
     if last_arrivals:
         arrival = frame.get_column("arrival")
         ends = [int(arrival.search_sorted(last, side="right")) for last in last_arrivals[:-1]] + [frame.height]
+    elif lengths:
+        ends = list(accumulate(lengths))
     else:
         ends = [*range(part_rows, frame.height, part_rows), frame.height]
     starts = [0, *ends[:-1]]
@@ -153,14 +189,75 @@ def write_table(
     return Table(schema_of(frame), tuple(parts))
 
 
+def write_rows(store: LocalStore, rows: pl.DataFrame, came: pl.DataFrame, before: Table) -> Table:
+    """Write what a stage made of the rows `came`, which are the table `before`: only what is new.
+
+    A part of `before` whose rows all stand keeps its files; one that lost rows is written without them, once for the
+    same rows. Columns that the stage added go into a file beside it. Further copies of a row (`copy_index` above 0) are
+    in parts of their own, after all others.
+    """
+    firsts, copies = rows, None
+    if "copy_index" in rows.columns and "copy_index" not in came.columns:
+        firsts, copies = rows.filter(pl.col("copy_index") == 0), rows.filter(pl.col("copy_index") > 0)
+    stands = _standing(firsts, came)
+    names = [name for name in came.columns if name in rows.columns]
+    if not firsts.select(names).equals(came.filter(stands).select(names)):
+        # It moved rows or rewrote a column, so that nothing of what came can be kept.
+        return write_table(store, rows, last_arrivals=[part.arrivals[1] for part in before.parts if part.arrivals])
+    added = [name for name in rows.columns if name not in names]
+    pieces: list[tuple[Part, pl.Series, int]] = []
+    start = placed = 0
+    for part in before.parts:
+        stand = stands.slice(start, part.rows)
+        pieces.append((part, stand, placed))
+        start, placed = start + part.rows, placed + int(stand.sum())
+
+    def written(piece: tuple[Part, pl.Series, int]) -> Part:
+        part, stand, at = piece
+        mine = firsts.slice(at, int(stand.sum()))
+        files = part.files if stand.all() else (_shortened(store, mine.select(names), part, stand),)
+        if added:
+            files = (*files, _write_file(store, mine.select(added)))
+        return Part(mine.height, files, part.arrivals)
+
+    parts = each(written, [piece for piece in pieces if piece[1].any()] or pieces[:1])
+    more = write_table(store, copies).parts if copies is not None and copies.height else ()
+    return Table(schema_of(rows), (*parts, *more))
+
+
+def _standing(rows: pl.DataFrame, came: pl.DataFrame) -> pl.Series:
+    """For each row that came whether it is still there."""
+    stands = pl.lit(True) if rows.height == came.height else pl.col("row_id").is_in(rows.get_column("row_id").implode())
+    if "copy_index" in came.columns and "copy_index" not in rows.columns:
+        stands = pl.col("row_id").is_in(rows.get_column("row_id").implode()) & (pl.col("copy_index") == 0)
+    return came.select(stands=pl.repeat(True, pl.len()) & stands).to_series()
+
+
+def _shortened(store: LocalStore, left: pl.DataFrame, part: Part, stand: pl.Series) -> File:
+    """The file of a part without the rows that do not stand."""
+    name = f"{digest(['shortened', part.fingerprint, fingerprint(stand.to_frame()), left.columns])}-file"
+    kept = _recalled(store, name)
+    if kept is None:
+        kept = _write_file(store, left)
+        store.remember(name, asdict(kept))
+    return kept
+
+
 def scan(store: LocalStore, table: Table) -> pl.LazyFrame:
     """Read a table lazily, its parts in order."""
-    return pl.scan_parquet([store.uri(part.key) for part in table.parts], glob=False)
+    runs = [list(run) for _, run in groupby(table.parts, key=lambda part: len(part.files))]
+    return pl.concat([_side_by_side(store, run) for run in runs]).select(list(table.schema))
 
 
 def scan_part(store: LocalStore, part: Part) -> pl.LazyFrame:
-    """Read one part lazily."""
-    return pl.scan_parquet(store.uri(part.key), glob=False)
+    """Read one part lazily, with all columns of its files."""
+    return _side_by_side(store, [part])
+
+
+def _side_by_side(store: LocalStore, parts: Sequence[Part]) -> pl.LazyFrame:
+    files = zip(*(part.files for part in parts), strict=True)
+    beside = [pl.scan_parquet([store.uri(file.key) for file in column], glob=False) for column in files]
+    return beside[0] if len(beside) == 1 else pl.concat(beside, how="horizontal")
 
 
 class Memo:
@@ -175,7 +272,7 @@ class Memo:
         if kept is None:
             return None
         snapshot = Snapshot.from_json(kept)
-        whole = all(self.store.exists(part.key) for table in snapshot.tables.values() for part in table.parts)
+        whole = all(self.store.exists(file.key) for file in snapshot.files)
         return snapshot if whole else None
 
     def put(self, key: str, snapshot: Snapshot) -> None:

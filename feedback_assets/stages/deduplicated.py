@@ -72,41 +72,30 @@ def deduplicated(inputs: Inputs, section: DeduplicatedSection, engine: Engine) -
         FeedbackError: records without annotator id while the policy does not say what they are; text is missing.
     """
     rows = inputs.rows.collect()
-    work = _ordered(rows, section)
     edges, found = _near_duplicate_items(rows, inputs, section, engine)
-    fate = _resubmissions(work, section)
-    resubmitted = fate.contradictions
-    fate = _stars(work, edges, fate, section)
+    work = _ordered(rows, edges, section)
+    fate = _stars(work, edges, _resubmissions(work, rows.height, section), section)
     tagged = _split(_clustered(rows, edges), section)
-    kept = fate.kept
-    row_id = rows.get_column("row_id")
-    verdict = pl.DataFrame(
-        {
-            "row_id": row_id,
-            "fate": np.where(kept, "kept", np.where(fate.dropped, "dropped", "merged")),
-            "rule": fate.rules(),
-            "into": row_id.gather(fate.into),
-        },
-        schema_overrides={"rule": pl.String},
+    row_id, standing = rows.get_column("row_id"), pl.Series(fate.kept)
+    verdict = rows.select(
+        "row_id", rule=fate.rules(), into=row_id.gather(fate.into), kept=standing, dropped=pl.Series(fate.dropped)
     )
-    out = tagged.filter(pl.Series(kept))
+    out = tagged if standing.all() else tagged.filter(standing)
     decided = pl.col("rule").is_not_null()
+    ruled = dict(verdict.get_column("rule").value_counts().drop_nulls().iter_rows())
     return Output(
         out.drop("fixed"),
         fates(
             verdict,
-            pl.col("fate"),
+            pl.when("kept").then(pl.lit("kept")).when("dropped").then(pl.lit("dropped")).otherwise(pl.lit("merged")),
             rule=pl.col("rule"),
             rule_version=pl.when(decided).then(pl.lit(section.version)),
-            into=pl.when(pl.col("fate") == "merged").then("into"),
-            copies=(pl.col("fate") == "kept").cast(pl.Int32),
+            into=pl.when(decided & ~pl.col("dropped")).then("into"),
+            copies=pl.col("kept").cast(pl.Int32),
         ).collect(),
         facts={
-            "rules": {
-                rule: verdict.filter(pl.col("rule") == rule).height
-                for rule in ("resubmission", "near-duplicate", "contradiction")
-            },
-            "contradictions": {"resubmission": resubmitted, "near-duplicate": fate.contradictions - resubmitted},
+            "rules": {rule: ruled.get(rule, 0) for rule in ("resubmission", "near-duplicate", "contradiction")},
+            "contradictions": fate.contradictions,
             "rows_without_annotator": rows.get_column("annotator_id").null_count(),
             **found,
             **_sizes(out, tagged),
@@ -114,8 +103,11 @@ def deduplicated(inputs: Inputs, section: DeduplicatedSection, engine: Engine) -
     )
 
 
-def _ordered(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
-    """One line a row, in its place: who judged, and `rank`, 0 for the row that would survive all others."""
+def _ordered(rows: pl.DataFrame, edges: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
+    """The rows that may be merged, one line each: `at` (its place), who judged, and `rank`.
+
+    `rank` is 0 for the row that would survive all others. Left out are rows that no other is like: most.
+    """
     nameless = rows.filter(pl.col("annotator_id").is_null())
     if section.missing_annotator is None and not nameless.is_empty():
         source, batch, line = nameless.select("source", "batch", "line").row(0)
@@ -127,8 +119,14 @@ def _ordered(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
     unnamed = pl.format("source:{}", "source") if section.missing_annotator == "same" else alone
     named = pl.when(pl.col("annotator_id").is_null()).then(unnamed).otherwise(pl.format("id:{}", "annotator_id"))
     by = ("collected_at", "arrival", "revision", "line", "row_id")
+    judged = pl.struct("item_id", "kind", "task", "aspect", "annotator_id").hash()
+    near = pl.concat([edges.get_column("one"), edges.get_column("two").alias("one")]).unique()
     return (
-        rows.select(
+        rows.lazy()
+        .with_row_index("at")
+        .filter(judged.is_duplicated() | pl.col("item_id").is_in(near.implode()))
+        .select(
+            "at",
             "item_id",
             "kind",
             "task",
@@ -138,11 +136,11 @@ def _ordered(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
             scored=pl.when(pl.col("score").is_not_null()).then(pl.struct("score", "score_min", "score_max")),
             who=pl.when(pl.col("anchor").fill_null(value=False)).then(alone).otherwise(named),
         )
-        .with_row_index("at")
         .sort(by, descending=section.survivor == "latest", nulls_last=section.survivor == "latest")
         .drop(by)
         .with_row_index("rank")
         .sort("at")
+        .collect()
     )
 
 
@@ -153,21 +151,21 @@ class _Fate:
     into: np.ndarray
     dropped: np.ndarray
     near: np.ndarray
-    contradictions: int
+    contradictions: dict[str, int]
 
     @property
     def kept(self) -> np.ndarray:
         return ~self.dropped & (self.into == np.arange(len(self.into)))
 
-    def rules(self) -> pl.Series:
-        merged = np.where(self.near, "near-duplicate", "resubmission")
-        named = pl.Series(np.where(self.dropped, "contradiction", merged), dtype=pl.String)
-        return pl.select(pl.when(pl.Series(~self.kept)).then(named)).to_series()
+    def rules(self) -> pl.Expr:
+        kept, dropped, near = (pl.lit(pl.Series(side)) for side in (self.kept, self.dropped, self.near))
+        merged = pl.when(near).then(pl.lit("near-duplicate")).otherwise(pl.lit("resubmission"))
+        return pl.when(~kept).then(pl.when(dropped).then(pl.lit("contradiction")).otherwise(merged))
 
 
-def _resubmissions(work: pl.DataFrame, section: DeduplicatedSection) -> _Fate:
-    into = np.arange(work.height)
-    dropped = np.zeros(work.height, dtype=bool)
+def _resubmissions(work: pl.DataFrame, height: int, section: DeduplicatedSection) -> _Fate:
+    into = np.arange(height)
+    dropped = np.zeros(height, dtype=bool)
     sets = (
         work.group_by(*_JUDGED, "item_id")
         .agg(
@@ -183,12 +181,13 @@ def _resubmissions(work: pl.DataFrame, section: DeduplicatedSection) -> _Fate:
     into[at] = each.get_column("survivor").to_numpy()
     if section.contradictions == "drop_all":
         dropped[at] = each.get_column("contradict").to_numpy()
-    return _Fate(into, dropped, np.zeros(work.height, dtype=bool), int(sets.get_column("contradict").sum()))
+    contradicting = {"resubmission": int(sets.get_column("contradict").sum()), "near-duplicate": 0}
+    return _Fate(into, dropped, np.zeros(height, dtype=bool), contradicting)
 
 
 def _stars(work: pl.DataFrame, edges: pl.DataFrame, fate: _Fate, section: DeduplicatedSection) -> _Fate:
     """Merge the near-duplicates of one annotator around survivors; their resubmissions go with them."""
-    alive = work.filter(pl.Series(fate.kept) & pl.col("who").str.starts_with("row:").not_())
+    alive = work.filter(pl.Series(fate.kept[work.get_column("at")]) & pl.col("who").str.starts_with("row:").not_())
     if edges.is_empty() or alive.is_empty():
         return fate
     judged = [*_JUDGED, "item_id"]
@@ -215,18 +214,18 @@ def _stars(work: pl.DataFrame, edges: pl.DataFrame, fate: _Fate, section: Dedupl
         star[other] = survivor
         if contradict:
             contradicted.add(survivor)
-    into = np.arange(work.height)
+    places = np.arange(len(fate.into))
+    into = places.copy()
     into[np.fromiter(star, np.int64, len(star))] = np.fromiter(star.values(), np.int64, len(star))
-    lost = np.zeros(work.height, dtype=bool)
+    lost = np.zeros(len(into), dtype=bool)
     if section.contradictions == "drop_all":
         lost[sorted(contradicted)] = True
     into = into[fate.into]
-    places = np.arange(work.height)
     return _Fate(
         into,
         fate.dropped | lost[into],
         (fate.into == places) & (into != places),
-        fate.contradictions + len(contradicted),
+        {**fate.contradictions, "near-duplicate": len(contradicted)},
     )
 
 
@@ -292,54 +291,60 @@ def _clustered(rows: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
 def _split(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
     """Add component_id, assigned_split, and `fixed`: true where the source fixed both sides for one component."""
     hub = "cluster_id" if "cluster" in section.split_on else "item_id"
-    spokes = [
-        *(["prompt_id"] if "prompt" in section.split_on else []),
-        *(["response_a_id", "response_b_id"] if "response" in section.split_on else []),
-    ]
-    links = rows.select(pl.col(hub).alias("hub"), *spokes).unique(maintain_order=True)
+    spokes = {
+        "prompt": ["prompt_id"] if "prompt" in section.split_on else [],
+        "response": ["response_a_id", "response_b_id"] if "response" in section.split_on else [],
+    }
+    # Names are compared as 64-bit hashes, of prompts and responses with seeds of their own.
+    hashed = rows.select(
+        pl.col(hub).hash(seed=0).alias("hub"),
+        *(
+            pl.when(pl.col(spoke).is_not_null()).then(pl.col(spoke).hash(seed=seed)).alias(spoke)
+            for seed, columns in enumerate(spokes.values(), 1)
+            for spoke in columns
+        ),
+    )
     # A value that stands at one hub only ties nothing together.
-    shared = [pl.DataFrame(schema={"hub": pl.String, "other": pl.String})]
-    for name in ("prompt", "response"):
-        columns = [spoke for spoke in spokes if spoke.startswith(name)]
-        if columns:
-            values = pl.concat(links.select("hub", value=column) for column in columns).drop_nulls().unique()
-            values = values.filter(pl.col("value").is_duplicated())
-            shared.append(values.select("hub", other=pl.format("{}:{}", pl.lit(name), "value")))
+    shared = [pl.DataFrame(schema={"hub": pl.UInt64, "other": pl.UInt64})]
+    for columns in spokes.values():
+        pairs = [hashed.select("hub", other=column).drop_nulls() for column in columns]
+        if pairs:
+            values = pl.concat(pairs)
+            shared.append(values.filter(pl.col("other").is_duplicated()).unique(maintain_order=True))
     ties = pl.concat(shared)
     parts = _components(ties.get_column("hub"), ties.get_column("other"))
-    found = (
-        rows.with_columns(hub=hub)
-        .join(parts, left_on="hub", right_on="name", how="left", maintain_order="left")
-        .with_columns(pl.coalesce(pl.format("#{}", "component"), "hub").alias("component"))
-    )
-    arrival = pl.col("arrival").fill_null(-1)
-    alone = pl.col("component").is_unique()
+    # A component is named by one of its members, until its id is known.
+    named = parts.select(hub="name", component=pl.col("name").min().over("component"))
+    found = hashed.select("hub").join(named, on="hub", how="left", maintain_order="left")
+    component = found.select(pl.coalesce("component", "hub")).to_series()
+    single = component.is_unique()
     drawn = text_id(pl.lit(section.split_key), pl.col("component_id")).str.slice(0, 8).str.to_integer(base=16)
-    sides = ((pl.col("split") == side).fill_null(value=False) for side in ("eval", "train"))
-    held, trained = sides
-    components = (
-        pl.concat(
-            [
-                found.lazy().filter(alone).select("component", component_id="item_id", held=held, trained=trained),
-                found.lazy()
-                .filter(~alone)
-                .group_by("component")
-                .agg(
-                    component_id=pl.col("item_id").filter(arrival == arrival.min()).min(),
-                    held=held.any(),
-                    trained=trained.any(),
-                ),
-            ]
+    drawn = pl.when(drawn < int(section.eval_share * 2**32)).then(pl.lit("eval")).otherwise(pl.lit("train"))
+    held, trained = ((pl.col("split") == side).fill_null(value=False) for side in ("eval", "train"))
+    side = pl.when("held").then(pl.lit("eval")).when("trained").then(pl.lit("train")).otherwise(drawn)
+    told = (side.alias("assigned_split"), (pl.col("held") & pl.col("trained")).alias("fixed"))
+    lonely = rows.lazy().select(component_id="item_id", held=held, trained=trained).with_columns(told)
+    alone = lonely.drop("held", "trained").collect()
+    if single.all():
+        return rows.hstack(alone)
+    arrival = pl.col("arrival").fill_null(-1)
+    tied = (
+        rows.lazy()
+        .select("item_id", "arrival", "split", component=component)
+        .filter(~single)
+        .group_by("component")
+        .agg(
+            component_id=pl.col("item_id").filter(arrival == arrival.min()).min(),
+            held=held.any(),
+            trained=trained.any(),
         )
-        .with_columns(drawn=drawn)
+        .with_columns(told)
+        .drop("held", "trained")
         .collect()
     )
-    drawn = pl.when(pl.col("drawn") < int(section.eval_share * 2**32)).then(pl.lit("eval")).otherwise(pl.lit("train"))
-    chosen = pl.when("held").then(pl.lit("eval")).when("trained").then(pl.lit("train")).otherwise(drawn)
-    sides = components.select(
-        "component", "component_id", chosen.alias("assigned_split"), (pl.col("held") & pl.col("trained")).alias("fixed")
-    )
-    return found.join(sides, on="component", how="left", maintain_order="left").drop("hub", "component")
+    together = component.to_frame("component").join(tied, on="component", how="left", maintain_order="left")
+    names = alone.columns
+    return rows.hstack(together.select(pl.coalesce(name, alone.get_column(name)).alias(name) for name in names))
 
 
 def _components(one: pl.Series, two: pl.Series) -> pl.DataFrame:
@@ -361,8 +366,10 @@ def _components(one: pl.Series, two: pl.Series) -> pl.DataFrame:
 
 
 def _sizes(out: pl.DataFrame, tagged: pl.DataFrame) -> dict[str, Any]:
-    clusters = out.group_by("cluster_id").agg(items=pl.col("item_id").n_unique()).get_column("items")
-    components = out.group_by("component_id").agg(pl.len()).get_column("len")
+    items = out.select(pl.col("cluster_id").hash(), pl.col("item_id").hash()).unique()
+    clusters = items.get_column("cluster_id").value_counts().get_column("count")
+    components = out.select(pl.col("component_id").hash()).to_series().value_counts().get_column("count")
+    sides = dict(out.get_column("assigned_split").value_counts().iter_rows())
     return {
         "clusters": len(clusters),
         "clusters_of_several_items": int((clusters > 1).sum()),
@@ -370,7 +377,7 @@ def _sizes(out: pl.DataFrame, tagged: pl.DataFrame) -> dict[str, Any]:
         "components": len(components),
         "rows_of_largest_component": int(components.max() or 0),  # type: ignore[arg-type]
         "components_fixed_to_both_sides": tagged.filter("fixed").get_column("component_id").n_unique(),
-        "rows_by_split": {side: out.filter(pl.col("assigned_split") == side).height for side in ("train", "eval")},
+        "rows_by_split": {side: sides.get(side, 0) for side in ("train", "eval")},
     }
 
 

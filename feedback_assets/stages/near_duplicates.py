@@ -16,7 +16,6 @@ long text, further rounds those that stay empty in a short one, so recall does n
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,20 +28,13 @@ PAIRS = pl.Schema({"one": pl.UInt64, "two": pl.UInt64})
 VERIFIED = pl.Schema({"one": pl.UInt64, "two": pl.UInt64, "crossed": pl.Boolean})
 
 _BATCH = 8_192  # content rows read at once
-_CHUNK = 128  # content rows or pairs shingled at once: their hashes should stay in the processor's cache
+_CHUNK = 128  # pairs compared at once: their hashes should stay in the processor's cache
 _PAIRS_AT_ONCE = 8_000_000
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
-_MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
-_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
-_LOW = np.uint64(0xFFFFFFFF)
-_MARKS = np.uint64(0x3FF)  # room for the marks of _CHUNK pairs
+_MIX = np.uint64(0xFF51AFD7ED558CCD)
 _32 = np.uint64(32)
 _33 = np.uint64(33)
-_8 = np.uint64(8)
-_0 = np.uint64(0)
-_1 = np.uint64(1)
 
 
 @dataclass(frozen=True)
@@ -91,13 +83,13 @@ def near_duplicates(
             )
             for part, frame in zip(content, signed, strict=True)
         ]
-    )
+    ).collect()
     compared = [frame.filter(pl.col("two").is_not_null()) for frame in found]
     views, positions = _views(content, texts, compared)
     verdicts = engine.map(verified, views, broadcast=positions, parameters={"shingle": shingle, "threshold": threshold})
     return NearDuplicates(
         texts,
-        pl.concat([VERIFIED.to_frame(), *verdicts]).sort("one", "two"),
+        pl.concat([VERIFIED.to_frame().lazy(), *verdicts]).sort("one", "two").collect(),
         sum(frame.height for frame in compared),
         sum(frame.height for frame in found) - sum(frame.height for frame in compared),
     )
@@ -156,7 +148,7 @@ def signatures(content: pl.LazyFrame, parameters: dict[str, int]) -> pl.DataFram
 
 
 def candidates(
-    earlier: Sequence[pl.DataFrame], new: Sequence[pl.DataFrame], parameters: dict[str, int]
+    earlier: Sequence[pl.LazyFrame], new: Sequence[pl.DataFrame], parameters: dict[str, int]
 ) -> list[pl.DataFrame]:
     """Return, for each part of `new`, pairs (PAIRS) of its texts with themselves and those before that share a key.
 
@@ -170,11 +162,13 @@ def candidates(
     ).unique("text", keep="first", maintain_order=True)
     members = signed.explode("keys")
     if earlier:
-        known = (
-            pl.concat(earlier).filter(pl.col("keys").is_not_null()).unique("text", keep="first", maintain_order=True)
-        )
-        members = members.join(known, on="text", how="anti", maintain_order="left")
-        old = known.explode("keys").join(members, on="keys", how="semi", maintain_order="left")
+        history = pl.concat(earlier).filter(pl.col("keys").is_not_null())
+        texts = history.select("text").collect().to_series()
+        members = members.filter(~pl.col("text").is_in(texts.implode()))
+        wanted = members.get_column("keys").unique().implode()
+        old = history.with_row_index("at").explode("keys").filter(pl.col("keys").is_in(wanted)).collect()
+        firsts = texts.is_first_distinct()
+        old = old.filter(firsts.gather(old.get_column("at"))).drop("at")
         members = pl.concat([old.with_columns(step=pl.lit(-1, pl.Int64)), members])
     ordered = members.get_column("keys").sort()
     repeated = ordered.filter(ordered == ordered.shift()).unique().to_frame()
@@ -260,13 +254,14 @@ class _Texts:
         return result
 
     def _compared(self, pairs: pl.DataFrame) -> np.ndarray:
+        from feedback_assets.stages.shingles import jaccard
+
         numbers, inverse = np.unique(pairs.select("l", "r").to_numpy(), return_inverse=True)
         sides = inverse.reshape(-1, 2)
         hashes, starts = _windows(self.data, self.begins[numbers], self.ends[numbers], self.shingle)
         values = np.zeros(pairs.height)
-        _compiled(jaccard_kernel)(
-            hashes, starts, np.ascontiguousarray(sides[:, 0]), np.ascontiguousarray(sides[:, 1]), self.threshold, values
-        )
+        left, right = (np.ascontiguousarray(sides[:, side]) for side in (0, 1))
+        jaccard(hashes, starts, left, right, self.threshold, values)
         return values
 
 
@@ -290,33 +285,28 @@ def _ids(texts: pl.Series) -> np.ndarray:
 
 
 def _signed(batch: pl.DataFrame, parameters: dict[str, int]) -> pl.DataFrame:
-    parts = _ids(_flat(batch)).reshape(-1, 3)
-    text = np.zeros(len(parts), dtype=np.uint64)
-    for column in range(3):
-        text = _folded(text, parts[:, column])
+    text = np.zeros(batch.height, dtype=np.uint64)
+    for column in batch.iter_columns():
+        text = _folded(text, _ids(column))
     numbered = pl.DataFrame({"text": text})
     first = numbered.get_column("text").is_first_distinct()
-    flat = _flat(batch.filter(first))
-    data, begins, ends = _buffers(flat)
-    step = 3 * _CHUNK
-    keys = [
-        _band_keys((data, begins[at : at + step], ends[at : at + step]), parameters)
-        for at in range(0, len(begins), step)
-    ]
-    known = numbered.filter(first).with_columns(keys=pl.Series(np.concatenate(keys)).cast(pl.List(pl.UInt64)))
+    distinct = batch if first.all() else batch.filter(first)
+    keys = pl.Series(_band_keys(distinct, parameters)).cast(pl.List(pl.UInt64))
+    if distinct is batch:
+        return numbered.with_columns(keys=keys)
+    known = numbered.filter(first).with_columns(keys=keys)
     return numbered.join(known, on="text", how="left", maintain_order="left")
 
 
-def _band_keys(texts: tuple[np.ndarray, np.ndarray, np.ndarray], parameters: dict[str, int]) -> np.ndarray:
-    hashes, starts = _windows(*texts, parameters["shingle"])
+def _band_keys(batch: pl.DataFrame, parameters: dict[str, int]) -> np.ndarray:
+    from feedback_assets.stages.shingles import EMPTY, sketches
+
     bands, rows = parameters["bands"], parameters["rows"]
-    begins = texts[1]
-    count = len(begins) // 3
-    prompts = np.full((count, bands), _EMPTY)
-    responses = np.full((count, bands * (rows - 1)), _EMPTY)
-    _compiled(minima_kernel)(hashes, starts[0:-1:3].copy(), starts[1::3].copy(), prompts)
-    _compiled(minima_kernel)(hashes, starts[1::3].copy(), starts[3::3].copy(), responses)
-    keys = np.broadcast_to(np.arange(bands, dtype=np.uint64), (count, bands))
+    prompts = np.full((batch.height, bands), EMPTY)
+    responses = np.full((batch.height, bands * (rows - 1)), EMPTY)
+    texts = [array for column in batch.iter_columns() for array in _buffers(column)]
+    sketches(*texts, parameters["shingle"], prompts, responses)
+    keys = np.broadcast_to(np.arange(bands, dtype=np.uint64), prompts.shape)
     for column in range(rows - 1):
         keys = _folded(keys, responses[:, column :: rows - 1])
     return _folded(keys, prompts)
@@ -324,7 +314,7 @@ def _band_keys(texts: tuple[np.ndarray, np.ndarray, np.ndarray], parameters: dic
 
 def _folded(hashed: np.ndarray, value: np.ndarray) -> np.ndarray:
     mixed = (hashed ^ value) * _MULTIPLIER
-    mixed = (mixed ^ (mixed >> _32)) * _MIX_1
+    mixed = (mixed ^ (mixed >> _32)) * _MIX
     return mixed ^ (mixed >> _33)
 
 
@@ -340,154 +330,14 @@ def _buffers(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _windows(data: np.ndarray, begins: np.ndarray, ends: np.ndarray, shingle: int) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of the shingles of each text, in order, and where each text's hashes start."""
-    bytes_in_all = int((ends - begins)[begins >= 0].sum())
-    codes = np.empty(bytes_in_all + len(begins), dtype=np.uint32)
-    hashes = np.empty(len(codes), dtype=np.uint64)
-    begin, starts = np.zeros((2, len(begins) + 1), dtype=np.int64)
-    _compiled(characters_kernel)(data, begins, ends, codes, begin)
-    _compiled(windows_kernel)(codes, begin, shingle, hashes, starts)
+    from feedback_assets.stages.shingles import windows
+
+    hashes = np.empty(int((ends - begins)[begins >= 0].sum()) + len(begins), dtype=np.uint64)
+    starts = np.zeros(len(begins) + 1, dtype=np.int64)
+    windows(data, begins, ends, shingle, hashes, starts)
     return hashes, starts
 
 
 def _each(function: Any, tasks: Sequence[Any]) -> list[Any]:
     with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
         return list(pool.map(function, tasks))
-
-
-@cache
-def _compiled(kernel: Any) -> Any:
-    from numba import njit
-
-    try:
-        return njit(nogil=True, cache=True)(kernel)
-    except RuntimeError:  # no folder to keep compiled code in
-        return njit(nogil=True)(kernel)
-
-
-def characters_kernel(
-    data: np.ndarray, begins: np.ndarray, ends: np.ndarray, codes: np.ndarray, starts: np.ndarray
-) -> None:
-    """Compiled. Number the characters of each text into `codes`: their UTF-8 bytes plus 1; one 0 for the empty text.
-
-    All operands are uint64: numba makes a float of uint64 with int64. A text in ASCII takes a path without branches.
-    """
-    at = 0
-    for text in range(len(begins)):
-        starts[text] = at
-        if begins[text] < 0:
-            continue
-        piece = data[begins[text] : ends[text]]
-        high = np.uint8(0)
-        for byte in piece:
-            high |= byte
-        if high < 128:
-            for place in range(len(piece)):
-                codes[at + place] = np.uint32(piece[place]) + np.uint32(1)
-            at += len(piece)
-        else:
-            for byte in piece:
-                if (byte & 0xC0) == 0x80:
-                    codes[at - 1] = np.uint32((np.uint64(codes[at - 1]) << _8) + np.uint64(byte))
-                else:
-                    codes[at] = np.uint32(byte) + np.uint32(1)
-                    at += 1
-        if at == starts[text]:
-            codes[at] = np.uint32(0)
-            at += 1
-    starts[len(begins)] = at
-
-
-def windows_kernel(codes: np.ndarray, begins: np.ndarray, shingle: int, hashes: np.ndarray, starts: np.ndarray) -> None:
-    """Compiled. Hash each run of `shingle` characters (a shorter text whole) into `hashes`.
-
-    A polynomial over the characters modulo 2⁶⁴, finished with MurmurHash3's mixer.
-    """
-    powers = np.ones(shingle, np.uint64)
-    for place in range(shingle - 2, -1, -1):
-        powers[place] = powers[place + 1] * _MULTIPLIER
-    at = 0
-    for text in range(len(begins) - 1):
-        starts[text] = at
-        characters = begins[text + 1] - begins[text]
-        if characters == 0:
-            continue
-        width = min(shingle, characters)
-        out = hashes[at : at + characters - width + 1]
-        out[:] = _0
-        for place in range(width):
-            power = powers[shingle - width + place]
-            shifted = codes[begins[text] + place : begins[text] + place + len(out)]
-            for window in range(len(out)):
-                out[window] += np.uint64(shifted[window]) * power
-        for window in range(len(out)):
-            mixed = (out[window] ^ (out[window] >> _33)) * _MIX_1
-            mixed = (mixed ^ (mixed >> _33)) * _MIX_2
-            out[window] = mixed ^ (mixed >> _33)
-        at += len(out)
-    starts[len(begins) - 1] = at
-
-
-def minima_kernel(hashes: np.ndarray, lows: np.ndarray, highs: np.ndarray, values: np.ndarray) -> None:
-    """Compiled. Fill each row of `values` (all _EMPTY) with the least hash of each bin over hashes[low:high].
-
-    Round 0 sends each hash to one bin; as long as bins are empty, a further round sends it elsewhere. From round
-    `bins` on, all go to one bin a round, so that it ends.
-    """
-    bins = values.shape[1]
-    wide = np.uint64(bins)
-    for row in range(len(lows)):
-        line = values[row]
-        for at in range(lows[row], highs[row]):
-            slot = ((hashes[at] >> _32) * wide) >> _32
-            line[slot] = min(line[slot], hashes[at] & _LOW)
-        for turn in range(1, 2 * bins):
-            if lows[row] == highs[row] or line.max() != _EMPTY:
-                break
-            seed = np.uint64(turn) * _MULTIPLIER
-            above = np.uint64(turn) << _32
-            for at in range(lows[row], highs[row]):
-                mixed = ((hashes[at] + seed) ^ ((hashes[at] + seed) >> _33)) * _MIX_1
-                mixed = (mixed ^ (mixed >> _33)) * _MIX_2
-                mixed = mixed ^ (mixed >> _33)
-                slot = ((mixed >> _32) * wide) >> _32 if turn < bins else np.uint64(turn - bins)
-                line[slot] = min(line[slot], above | (mixed & _LOW))
-
-
-def jaccard_kernel(
-    hashes: np.ndarray, starts: np.ndarray, left: np.ndarray, right: np.ndarray, threshold: float, values: np.ndarray
-) -> None:
-    """Compiled. Jaccard of the sets of hashes of texts left[i] and right[i]; 0 where it is below `threshold`."""
-    longest = 1
-    for text in range(len(starts) - 1):
-        longest = max(longest, starts[text + 1] - starts[text])
-    size = 1
-    while size <= 2 * longest:
-        size *= 2
-    mask = np.uint64(size - 1)
-    # An entry is a hash whose low bits (the slot says most of them) hold a mark: 2·pair + 1 for a shingle of the left
-    # text, 2·pair + 2 for one that was met in the right text. One word a slot keeps the table in the cache.
-    table = np.zeros(size, np.uint64)
-    for pair in range(len(left)):
-        mark = np.uint64(2 * pair + 1)
-        union = 0
-        shared = 0
-        for at in range(starts[left[pair]], starts[left[pair] + 1]):
-            wanted = hashes[at] & ~_MARKS
-            slot = hashes[at] & mask
-            while (table[slot] & _MARKS) >= mark and (table[slot] & ~_MARKS) != wanted:
-                slot = (slot + _1) & mask
-            union += (table[slot] & _MARKS) < mark
-            table[slot] = wanted | mark
-        needed = threshold * union
-        end = starts[right[pair] + 1]
-        for at in range(starts[right[pair]], end):
-            if shared + (end - at) < needed:
-                break
-            wanted = hashes[at] & ~_MARKS
-            slot = hashes[at] & mask
-            while (table[slot] & _MARKS) >= mark and (table[slot] & ~_MARKS) != wanted:
-                slot = (slot + _1) & mask
-            shared += (table[slot] & _MARKS) == mark
-            union += (table[slot] & _MARKS) < mark
-            table[slot] = wanted | (mark + _1)
-        values[pair] = shared / union if union and shared / union >= threshold else 0.0

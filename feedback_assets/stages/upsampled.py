@@ -75,7 +75,7 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
         before = int(rows.get_column("copies").sum())
         copies = _copies(rows, target, section.key)
         first = pl.when(copies > pl.col("copies")).then(pl.lit(place, pl.Int32))
-        rows = rows.with_columns(copies.alias("copies"), pl.coalesce(DECIDED, first).alias(DECIDED))
+        rows = rows.with_columns(copies, pl.coalesce(DECIDED, first).alias(DECIDED))
         facts["targets"][target.id] = {
             "asked": target.shares,
             "reached": _shares(rows, target),
@@ -83,15 +83,14 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
         }
     ids = dict(enumerate(target.id for target in section.targets))
     versions = dict(enumerate(target.version for target in section.targets))
-    copied = (
-        rows.lazy()
-        .drop(DECIDED)
-        .with_columns(pl.int_ranges(0, pl.col("copies"), dtype=pl.Int32).alias("copy_index"))
+    firsts = rows.drop(DECIDED).with_columns(pl.lit(0, pl.Int32).alias("copy_index"))
+    further = (
+        firsts.filter(pl.col("copies") > 1)
+        .with_columns(pl.int_ranges(1, pl.col("copies"), dtype=pl.Int32).alias("copy_index"))
         .explode("copy_index", empty_as_null=False)
-        .collect()
     )
     return Output(
-        copied,
+        pl.concat([firsts, further]),
         fates(
             rows,
             pl.when(pl.col("copies") > 1).then(pl.lit("copied")).otherwise(pl.lit("kept")),
@@ -118,17 +117,11 @@ def _shares(rows: pl.DataFrame, target: Target) -> dict[str, float]:
     return {value: round(held.get(value, 0) / total, 6) if total else 0.0 for value in target.shares}
 
 
-def _copies(rows: pl.DataFrame, target: Target, key: str) -> pl.Expr:
-    multiples = _multiples(_held(rows, target), target)
-    if not multiples:
-        return pl.col("copies")
-    wanted = (
-        pl.col(target.column)
-        .cast(pl.String)
-        .replace_strict(
-            {value: float(multiple) for value, multiple in multiples.items()}, default=1.0, return_dtype=pl.Float64
-        )
-    )
+def _copies(rows: pl.DataFrame, target: Target, key: str) -> pl.Series:
+    """How often each row stands after this target."""
+    value = pl.col(target.column).cast(pl.String)
+    multiples = {name: float(times) for name, times in _multiples(_held(rows, target), target).items()}
+    wanted = value.replace_strict(multiples, default=1.0, return_dtype=pl.Float64)
     draw = (
         text_id(pl.lit(key), pl.lit(target.id), pl.col("row_id"))
         .str.slice(0, 8)
@@ -138,7 +131,10 @@ def _copies(rows: pl.DataFrame, target: Target, key: str) -> pl.Expr:
     whole = wanted.floor() + (draw < wanted - wanted.floor()).cast(pl.Float64)
     # A cap says how often a record stands in the end, whatever earlier targets did.
     most = pl.max_horizontal("copies", pl.lit(target.max_copies, pl.Int32))
-    return pl.min_horizontal(pl.col("copies") * whole.clip(1, target.max_copies).cast(pl.Int32), most)
+    times = pl.min_horizontal(pl.col("copies") * whole.clip(1, target.max_copies).cast(pl.Int32), most)
+    meant = rows.lazy().with_row_index("at").filter(value.is_in(list(multiples))).select("at", times.alias("copies"))
+    found = meant.collect()
+    return rows.get_column("copies").scatter(found.get_column("at"), found.get_column("copies"))
 
 
 def _multiples(held: dict[str | None, int], target: Target) -> dict[str, Fraction]:

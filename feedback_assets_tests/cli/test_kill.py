@@ -50,9 +50,8 @@ def test_a_run_after_a_kill_makes_the_release_of_an_undisturbed_one(sample_run: 
     assert {"ingested", "guidelines", "guideline_joined"} <= {commit.asset for commit in committed}
     assert "training_set" not in {commit.asset for commit in committed}
     for commit in committed:
-        for table in commit.snapshot.tables.values():
-            for part in table.parts:
-                assert file_digest(project.store.path(part.key)) == part.digest
+        for file in commit.snapshot.files:
+            assert file_digest(project.store.path(file.key)) == file.digest
 
     ran = run(project)
     assert ran.problems == []

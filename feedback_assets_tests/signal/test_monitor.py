@@ -12,6 +12,7 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import load
 from feedback_assets.record import SCHEMA
 from feedback_assets.signal.monitor import (
+    LOST,
     MONITORED,
     AllowedLoss,
     Limits,
@@ -22,8 +23,10 @@ from feedback_assets.signal.monitor import (
     identity_changes,
     loss_by_annotator,
     loss_by_group,
+    signal_of,
     transformation_drift,
 )
+from feedback_assets.signal.profile import merged
 
 SOME = settings(deadline=None, max_examples=40)
 
@@ -43,9 +46,9 @@ def signal(name: str, rows: list[dict]) -> list:
     )
 
 
-def drifts(before: pl.DataFrame, after: pl.DataFrame, **options) -> dict:
-    options = {"weight_before": None, "weight_after": None} | options
-    return {d.name: d for d in transformation_drift(before, after, limits=LIMITS, **options)}
+def drifts(before: pl.DataFrame, after: pl.DataFrame, weight_after: str | None = None, columns: tuple = ()) -> dict:
+    profiles = signal_of(before, None, columns), signal_of(after, weight_after, columns)
+    return {d.name: d for d in transformation_drift(*profiles, LIMITS)}
 
 
 def test_labels_are_monitored_as_what_they_say():
@@ -161,15 +164,33 @@ def test_the_distribution_of_a_release_serves_as_its_own_baseline(rows):
     frame = records(
         [{"category": c, "prompt_chars": n} for c, n in rows], weight=[1.0 + i % 3 for i in range(len(rows))]
     )
-    actual = distribution(frame, "weight")
+    actual = distribution(signal_of(frame, "weight"))
     json.dumps(actual, allow_nan=False)
     for found in baseline_drift(frame, json.loads(json.dumps(actual)), weight="weight"):
         assert found.drift.psi == pytest.approx(0, abs=1e-12)
 
 
+@SOME
+@given(
+    st.lists(st.tuples(st.sampled_from([*"abc", None]), st.integers(0, 9) | st.none()), min_size=1, max_size=40),
+    st.integers(0, 40),
+    st.booleans(),
+)
+def test_a_profile_is_the_sum_of_those_of_its_parts(rows, cut, weighted):
+    frame = records(
+        [{"category": c, "prompt_chars": n, "label": "a"} for c, n in rows],
+        weight=[0.5 + i % 3 for i in range(len(rows))],
+    )
+    weight = "weight" if weighted else None
+    whole, one, two = (signal_of(part, weight) for part in (frame, frame.head(cut), frame.slice(cut)))
+    for total in (one + two, two + one, merged([two, one])):
+        assert total.counts.equals(whole.counts)
+        assert (dict(total.kinds), dict(total.squares)) == (dict(whole.kinds), dict(whole.squares))
+
+
 def test_of_many_categories_the_distribution_names_fifty_and_pools_the_rest():
     frame = records([{"category": f"c{i:03}"} for i in range(80) for _ in range(2)])
-    shares = distribution(frame, None)["category"]["shares"]
+    shares = distribution(signal_of(frame))["category"]["shares"]
     assert len(shares) == 51
     assert shares["(other)"] == pytest.approx(30 / 80)
 
@@ -187,7 +208,7 @@ def test_judgments_of_few_annotators_are_not_taken_for_independent():
 def test_of_identities_it_is_said_what_is_new_and_what_vanished():
     before = records([{"annotator_id": x, "batch": "b1"} for x in ("u", "v", "v")])
     after = records([{"annotator_id": x, "batch": "b1"} for x in ("v", "v", "v", "w")])
-    found = {c.name: c for c in identity_changes(before, after)}
+    found = {c.name: c for c in identity_changes(signal_of(before), signal_of(after))}
     annotators = found["annotator_id"]
     assert (annotators.new_examples, annotators.vanished_examples) == (("w",), ("u",))
     assert (annotators.largest, annotators.largest_share, annotators.largest_share_before) == ("v", 0.75, 2 / 3)
@@ -196,27 +217,28 @@ def test_of_identities_it_is_said_what_is_new_and_what_vanished():
 
 def test_a_source_that_a_stage_empties_is_named_however_small():
     before = records([{"source": "big"} for _ in range(99)] + [{"source": "small"}])
-    fates = before.select(
-        "row_id", fate=pl.when(pl.col("source") == "small").then(pl.lit("merged")).otherwise(pl.lit("kept"))
-    )
-    for told in (fates, before.select("row_id").head(99)):
-        found = {(x.column, x.value): x for x in loss_by_group(before, told)}
-        assert found["source", "small"].emptied
-        assert (found["source", "big"].rows, found["source", "big"].lost) == (99, 0)
-        assert found["category", "(null)"].rows == 100
+    lost = signal_of(before.filter(pl.col("source") == "small"))
+    found = {(x.column, x.value): x for x in loss_by_group(signal_of(before), lost)}
+    assert found["source", "small"].emptied
+    assert (found["source", "big"].rows, found["source", "big"].lost) == (99, 0)
+    assert found["category", "(null)"].rows == 100
 
 
-def test_a_redelivered_batch_is_not_lost():
-    before = records([{"batch": "again"}])
-    fates = before.select("row_id", fate=pl.lit("redelivered"))
-    assert not any(x.lost for x in loss_by_group(before, fates))
+def test_where_nothing_is_lost_every_group_lost_nothing():
+    before = signal_of(records([{"batch": "again"}]))
+    assert not any(x.lost for x in loss_by_group(before, None))
+
+
+def test_a_redelivered_row_is_not_lost():
+    assert "redelivered" not in LOST
 
 
 def test_annotators_who_lose_more_than_the_overall_rate_are_named():
     before = records([{"annotator_id": f"w{i % 10}"} for i in range(1000)])
     left = before.filter(((pl.col("annotator_id") == "w3") & (pl.int_range(pl.len()) % 4 > 0)).not_())
     left = left.filter(pl.int_range(pl.len()) % 20 > 0)
-    found = loss_by_annotator(before, left)
+    lost = before.filter(~pl.col("row_id").is_in(left.get_column("row_id").implode()))
+    found = loss_by_annotator(signal_of(before), signal_of(lost))
     assert [x.value for x in found] == ["w3"]
     assert found[0].chance < 1e-6
 

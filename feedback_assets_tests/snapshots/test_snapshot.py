@@ -2,9 +2,11 @@
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from feedback_assets.digests import file_digest, fingerprint
-from feedback_assets.snapshots.snapshot import Memo, Snapshot, Table, scan, write_part, write_table
+from feedback_assets.snapshots.snapshot import Memo, Snapshot, Table, scan, write_part, write_rows, write_table
 from feedback_assets.snapshots.store import LocalStore
 
 ROWS = pl.DataFrame({"row_id": list("abcdef"), "arrival": [0, 0, 1, 1, 1, 3]})
@@ -21,8 +23,9 @@ def version(table: Table, **others: Table) -> str:
 
 def test_a_part_is_named_by_its_bytes_and_says_what_it_holds(store):
     part = write_part(store, ROWS)
-    path = store.path(part.key)
-    assert file_digest(path) == part.digest == path.stem
+    (file,) = part.files
+    path = store.path(file.key)
+    assert file_digest(path) == file.digest == path.stem
     assert (part.fingerprint, part.rows, part.bytes) == (fingerprint(ROWS), 6, path.stat().st_size)
     assert part.arrivals == (0, 3)
 
@@ -35,9 +38,9 @@ def test_the_same_values_are_written_once(store):
 
 def test_a_part_that_was_deleted_is_written_again(store):
     part = write_part(store, ROWS)
-    store.path(part.key).unlink()
+    store.path(part.files[0].key).unlink()
     assert write_part(store, ROWS) == part
-    assert store.exists(part.key)
+    assert store.exists(part.files[0].key)
 
 
 def test_parts_end_where_arrivals_end(store):
@@ -67,6 +70,70 @@ def test_long_tables_are_cut(store):
     table = write_table(store, ROWS, part_rows=4)
     assert [part.rows for part in table.parts] == [4, 2]
     assert scan(store, table).collect().equals(ROWS)
+
+
+def files(store: LocalStore) -> set[str]:
+    return {path.name for path in store.path("parts").rglob("*.parquet")}
+
+
+def test_a_stage_that_adds_columns_writes_these_and_keeps_the_rest(store):
+    before = write_table(store, ROWS, last_arrivals=[0, 1, 3])
+    earlier = files(store)
+    rows = ROWS.with_columns(weight=pl.col("arrival") / 2)
+    table = write_rows(store, rows, ROWS, before)
+    assert scan(store, table).collect().equals(rows)
+    assert [part.files[0] for part in table.parts] == [part.files[0] for part in before.parts]
+    added = [pl.read_parquet(store.path(part.files[1].key)).columns for part in table.parts]
+    assert added == [["weight"]] * 3
+    assert len(files(store) - earlier) == 3
+
+
+def test_a_stage_that_drops_rows_writes_only_the_parts_that_lost_some(store):
+    before = write_table(store, ROWS, last_arrivals=[0, 1, 3])
+    rows = ROWS.filter(pl.col("row_id") != "d")
+    table = write_rows(store, rows, ROWS, before)
+    assert scan(store, table).collect().equals(rows)
+    assert (table.parts[0], table.parts[2]) == (before.parts[0], before.parts[2])
+    assert [part.rows for part in table.parts] == [2, 2, 1]
+    gone = write_rows(store, ROWS.filter(pl.col("arrival") != 1), ROWS, before)
+    assert gone.parts == (before.parts[0], before.parts[2])
+
+
+def test_copies_stand_after_all_originals_and_leave_them_as_they_are(store):
+    before = write_table(store, ROWS, last_arrivals=[0, 1, 3])
+    firsts = ROWS.with_columns(copies=pl.lit(2, pl.Int32), copy_index=pl.lit(0, pl.Int32))
+    rows = pl.concat([firsts, firsts.with_columns(copy_index=pl.lit(1, pl.Int32))])
+    table = write_rows(store, rows, ROWS, before)
+    assert scan(store, table).collect().equals(rows)
+    assert [part.files[0] for part in table.parts[:3]] == [part.files[0] for part in before.parts]
+    originals = firsts.drop("copy_index").with_columns(weight=pl.lit(1.0))
+    released = write_rows(store, originals, rows, table)
+    assert scan(store, released).collect().equals(originals)
+    assert [len(part.files) for part in released.parts] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [ROWS.reverse(), ROWS.with_columns(pl.col("row_id").str.to_uppercase()), pl.concat([ROWS, ROWS[:1]]), ROWS.clear()],
+    ids=["moved rows", "rewrote a column", "repeated a row", "dropped all"],
+)
+def test_whatever_a_stage_did_to_the_rows_what_is_read_is_what_it_made(store, rows):
+    before = write_table(store, ROWS, last_arrivals=[0, 1, 3])
+    table = write_rows(store, rows, ROWS, before)
+    assert sorted(scan(store, table).collect().rows()) == sorted(rows.rows())
+    assert table.rows == rows.height
+
+
+@settings(deadline=None, max_examples=30)
+@given(stands=st.lists(st.booleans(), min_size=6, max_size=6), again=st.lists(st.booleans(), min_size=6, max_size=6))
+def test_what_two_stages_made_of_rows_is_read_back_whole(tmp_path_factory, stands, again):
+    store = LocalStore(tmp_path_factory.mktemp("store"))
+    before = write_table(store, ROWS, last_arrivals=[0, 1, 3])
+    one = ROWS.filter(pl.Series(stands)).with_columns(x=pl.col("arrival") + 1)
+    first = write_rows(store, one, ROWS, before)
+    two = one.filter(pl.Series(again[: one.height], dtype=pl.Boolean)).with_columns(y=pl.lit("y"))
+    assert scan(store, first).collect().equals(one)
+    assert scan(store, write_rows(store, two, one, first)).collect().equals(two)
 
 
 def test_a_data_version_is_of_values_schema_and_order(store):
@@ -111,7 +178,7 @@ def test_what_was_remembered_counts_as_forgotten_when_a_part_of_it_is_gone(store
     memo = Memo(store)
     snapshot = Snapshot("x", {"rows": write_table(store, ROWS, last_arrivals=[0, 1, 3])})
     memo.put("ab12", snapshot)
-    store.path(snapshot.tables["rows"].parts[1].key).unlink()
+    store.path(snapshot.tables["rows"].parts[1].files[0].key).unlink()
     assert memo.get("ab12") is None
     write_table(store, ROWS, last_arrivals=[0, 1, 3])
     assert memo.get("ab12") == snapshot

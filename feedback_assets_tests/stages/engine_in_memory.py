@@ -23,25 +23,25 @@ class EngineInMemory:
         *,
         broadcast: Sequence[Any] = (),
         parameters: Any = None,
-    ) -> list[pl.DataFrame]:
+    ) -> list[pl.LazyFrame]:
         results = []
         for index, part in enumerate(parts):
             extra = (broadcast[index],) if broadcast else ()
             key = [part.digest, *(None if value is None else fingerprint(value) for value in extra)]
-            results.append(self._run(function, key, parameters, (part.frame, parameters, *extra)))
+            results.append(self._run(function, key, parameters, (part.frame, parameters, *extra)).lazy())
         return results
 
     def scan(
         self,
         function: Callable[..., list[pl.DataFrame]],
-        parts: Sequence[tuple[str, pl.DataFrame]],
+        parts: Sequence[tuple[str, pl.LazyFrame]],
         *,
         parameters: Any = None,
     ) -> list[pl.DataFrame]:
         frames = [frame for _, frame in parts]
         return [
             self._run(
-                lambda i=i: function(frames[:i], [frames[i]], parameters)[0],
+                lambda i=i: function(frames[:i], [frames[i].collect()], parameters)[0],
                 [d for d, _ in parts[: i + 1]],
                 parameters,
                 (),
