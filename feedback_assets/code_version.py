@@ -6,12 +6,15 @@ indirectly. Comments, layout and docstrings do not count; it is the same on ever
 
 import ast
 import importlib.util
+import json
+import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from feedback_assets.digests import digest
+from feedback_assets.digests import canonical_json, digest
 
 PACKAGE = "feedback_assets"
 UNSEEN = ("ctx", "kind", "type_comment")  # fields that follow from the others, or say how a constant was written
@@ -28,7 +31,7 @@ def code_digest(module: str) -> str:
 
 @cache
 def _code_digest(module: str) -> str:
-    return digest({name: _syntax(name) for name in sorted(_closure(module))})
+    return digest({name: _read(name)["syntax"] for name in sorted(_closure(module))})
 
 
 def _closure(module: str) -> set[str]:
@@ -48,22 +51,58 @@ def _source(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
-@cache
-def _tree(module: str) -> ast.Module:
-    path = _source(module)
-    return ast.parse(path.read_text(encoding="utf-8")) if path else ast.Module([], [])
-
-
-@cache
-def _imports(module: str) -> frozenset[str]:
+def _imports(module: str) -> set[str]:
+    """The modules of the package that `module` imports, whether it is at the top or inside a function."""
     found: set[str] = set()
-    for node in ast.walk(_tree(module)):
+    for name, inside in _read(module)["imports"]:
+        if name.split(".")[0] == PACKAGE:
+            found.add(name)
+            if inside is not None and _is_module(name, inside):
+                found.add(f"{name}.{inside}")
+    return found
+
+
+@cache
+def _read(module: str) -> dict[str, Any]:
+    """What counts of a module: `syntax`, the digest of its tree, and `imports` (module, name inside it or None).
+
+    Kept beside the compiled module under a digest of the source: to build a tree takes a hundred times as long.
+    """
+    path = _source(module)
+    if path is None:
+        return {"syntax": digest(None), "imports": []}
+    source = path.read_bytes()
+    key = digest([_own_source(), source.decode()])
+    kept = path.parent / "__pycache__" / f"{path.stem}.code-digest.json"
+    try:
+        value = json.loads(kept.read_bytes())
+        if value["digest"] == digest([key, value["read"]]):
+            return value["read"]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    tree = ast.parse(source)
+    read = {"syntax": digest(_plain(tree)), "imports": sorted(_imported(tree), key=str)}
+    with suppress(OSError):  # nowhere to keep it: it is read anew each time
+        kept.parent.mkdir(exist_ok=True)
+        scratch = kept.with_name(f"{kept.name}.{os.getpid()}")
+        scratch.write_bytes(canonical_json({"digest": digest([key, read]), "read": read}))
+        scratch.replace(kept)
+    return read
+
+
+@cache
+def _own_source() -> str:
+    return Path(__file__).read_text(encoding="utf-8")
+
+
+def _imported(tree: ast.Module) -> list[list[Any]]:
+    found: list[list[Any]] = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names if _is_module(node.module, alias.name))
-    return frozenset(found)
+            found += [[alias.name, None] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [[node.module, alias.name] for alias in node.names]
+    return found
 
 
 def _is_module(package: str, name: str) -> bool:
@@ -72,11 +111,6 @@ def _is_module(package: str, name: str) -> bool:
     if path is None or path.name != "__init__.py":
         return False
     return (path.parent / f"{name}.py").is_file() or (path.parent / name / "__init__.py").is_file()
-
-
-@cache
-def _syntax(module: str) -> Any:
-    return _plain(_tree(module))
 
 
 def _plain(value: Any) -> Any:

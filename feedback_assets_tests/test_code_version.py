@@ -36,7 +36,7 @@ def coded(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
     def forget() -> None:
-        for name in ("_code_digest", "_source", "_tree", "_imports", "_syntax"):
+        for name in ("_code_digest", "_source", "_read"):
             getattr(code_version, name).cache_clear()
         for name in [name for name in sys.modules if name.split(".")[0] == "coded"]:
             del sys.modules[name]
@@ -93,6 +93,17 @@ def test_a_change_behind_an_import_inside_a_function_counts(coded):
 
 def test_modules_that_import_each_other_have_a_digest(coded):
     assert coded(lowest="import coded.stage\nNUMBER = 1\n") != coded()
+
+
+def test_what_was_kept_of_a_module_counts_only_for_the_source_it_was_read_from(coded, tmp_path):
+    before = coded()
+    kept = tmp_path / "coded" / "__pycache__" / "lowest.code-digest.json"
+    assert kept.is_file()
+    kept.write_bytes(kept.read_bytes().replace(b'"syntax":"', b'"syntax":"0'))
+    assert coded() == before
+    kept.write_text("{}")
+    assert coded() == before
+    assert coded(lowest="NUMBER = 2\n") != before
 
 
 def test_each_stage_has_a_code_version_of_its_own():

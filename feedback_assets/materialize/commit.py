@@ -4,6 +4,7 @@ Only a commit record publishes. Each asset has a numbered sequence of them, put 
 cannot both write number n; the latest is the highest number without a gap.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,7 @@ class Commits:
 
     def __init__(self, store: LocalStore) -> None:
         self.store = store
+        self._known: dict[tuple[str, bytes], Commit] = {}
 
     def latest(self, asset: str) -> Commit | None:
         """The latest commit of `asset`, or None before the first."""
@@ -94,8 +96,16 @@ class Commits:
             FeedbackError: it is missing, or is not what was written.
         """
         key = _key(asset, number)
+        data = self.store.get(key)
+        known = (key, hashlib.sha256(data).digest())
+        if known not in self._known:
+            self._known[known] = self._checked(asset, number, data)
+        return self._known[known]
+
+    def _checked(self, asset: str, number: int, data: bytes) -> Commit:
+        key = _key(asset, number)
         try:
-            value = json.loads(self.store.get(key))
+            value = json.loads(data)
             whole = {"circumstances": value["circumstances"], "content": value["content"]}
             if value["digest"] != digest(whole):
                 raise ValueError

@@ -3,13 +3,22 @@
 import json
 import os
 import secrets
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from feedback_assets.digests import canonical_json, digest
 from feedback_assets.errors import FeedbackError
+
+_SYNCING = ThreadPoolExecutor(4, thread_name_prefix="fsync")
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 class LocalStore:
@@ -21,6 +30,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        self._unsettled: deque[Future[None]] = deque()
 
     def path(self, key: str) -> Path:
         """The file behind `key`."""
@@ -46,23 +56,39 @@ class LocalStore:
             raise FeedbackError(f"{self.root}: the store lacks {key}; it was deleted or belongs elsewhere") from None
 
     def put(self, key: str, data: bytes, *, durable: bool = True) -> bool:
-        """Put `data` under `key` if nothing is there; True if it was put now. `durable`: it outlives a power cut."""
+        """Put `data` under `key` if nothing is there; True if it was put now.
+
+        `durable`: it outlives a power cut, and so does all that was put before it.
+        """
+        if durable:
+            self._settle()
         with self.scratch() as scratch:
             scratch.write_bytes(data)
-            return self.put_file(key, scratch, durable=durable)
+            if durable:
+                _sync(scratch)
+            return self._link(key, scratch)
 
-    def put_file(self, key: str, scratch: Path, *, durable: bool = True) -> bool:
-        """Put a file made in `scratch()` under `key` if nothing is there; True if it was put now."""
+    def put_file(self, key: str, scratch: Path) -> bool:
+        """Put a file made in `scratch()` under `key` if nothing is there; True if it was put now.
+
+        It is durable when the next `put` returns: what refers to it is put after it.
+        """
+        put = self._link(key, scratch)
+        self._unsettled.append(_SYNCING.submit(_sync, self.path(key)))
+        return put
+
+    def _link(self, key: str, scratch: Path) -> bool:
         target = self.path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if durable:
-            with scratch.open("rb") as file:
-                os.fsync(file.fileno())
         try:
             target.hardlink_to(scratch)
         except FileExistsError:
             return False
         return True
+
+    def _settle(self) -> None:
+        while self._unsettled:
+            self._unsettled.popleft().result()
 
     def recall(self, key: str) -> Any:
         """The JSON value remembered under `key`, or None; one that was damaged counts as forgotten."""
