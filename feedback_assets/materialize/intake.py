@@ -1,14 +1,17 @@
 """What comes from outside: batch files become parts once, and the order in which they arrived is kept."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from feedback_assets.code_version import code_digest
-from feedback_assets.digests import digest, fingerprint
+from feedback_assets.digests import digest, file_digest, fingerprint
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.record import TIME
@@ -17,9 +20,11 @@ from feedback_assets.snapshots.snapshot import (
     Part,
     Snapshot,
     Table,
+    joined,
     scan,
     schema_of,
     write_part,
+    write_rows,
     write_table,
 )
 from feedback_assets.snapshots.store import LocalStore
@@ -27,11 +32,12 @@ from feedback_assets.sources.files import BatchFile, list_files, read
 from feedback_assets.sources.guidelines import GuidelinesSection, read_guidelines
 from feedback_assets.sources.mapping import map_records
 from feedback_assets.sources.source import Source
-from feedback_assets.stages.ingested import IngestedSection, Intake, resolve, to_records
+from feedback_assets.stages.ingested import DELIVERY, UNUSUAL, IngestedSection, Intake, decide, settle, to_records
 from feedback_assets.threads import each
 
 CONTENT_PART_ROWS = 50_000
 PART_ROWS = 8_192
+SETTLED = 2.0  # seconds: more than the tick of any file system's clock
 BATCHES = pl.Schema(
     {
         "arrival": pl.Int64,
@@ -72,7 +78,9 @@ def read_batches(
     memo = Memo(store)
     known, arrived = _known(store, previous)
     present = {
-        (file.source, file.name, file.digest): file for source in section.sources for file in list_files(source, folder)
+        (file.source, file.name, file.digest): file
+        for source in section.sources
+        for file in list_files(source, folder, partial(digest_of, store))
     }
     sources = {source.name: source for source in section.sources}
     new = sorted(key for key in present if key not in known)
@@ -80,8 +88,6 @@ def read_batches(
     taken = each(lambda key: _read_file(store, memo, key, present.get(key), sources[key[0]]), arrivals)
     order = {key: place for place, key in enumerate(arrivals)}
     arrived = {key: arrived.get(key, now.isoformat(timespec="seconds")) for key in arrivals}
-    rows = _numbered(store, taken, "rows")
-    quarantined = _numbered(store, taken, "quarantine")
     limits = pl.DataFrame(
         {
             "arrival": list(range(len(arrivals))),
@@ -89,20 +95,44 @@ def read_batches(
         },
         schema={"arrival": pl.Int64, "not_after": TIME},
     )
-    resolved = resolve(rows, quarantined, limits)
-    batches = _batches(arrivals, rows, resolved.quarantined)
-    tables = {
-        "rows": write_table(store, resolved.rows, last_arrivals=_block_ends(batches)),
-        "content": _content(taken),
-        "batches": write_table(store, batches),
-        "quarantine": write_table(store, resolved.quarantined),
-        "fates": write_table(store, resolved.fates),
-    }
+    unusual = decide(_numbered(store, taken, "rows", range(len(taken)), DELIVERY), limits)
+    held = unusual.partition_by("arrival", as_dict=True, maintain_order=True)
+    blocks = each(
+        lambda block: _block(store, memo, taken, block, [held[(at,)] for at in block if (at,) in held]),
+        _blocks([one.tables["rows"].rows for one in taken]),
+    )
+    bad = dict(unusual.filter(pl.col("fate") == "quarantined").get_column("arrival").value_counts().iter_rows())
+    batches = pl.DataFrame(
+        [
+            (at, *key, one.tables["rows"].rows, one.tables["quarantine"].rows + bad.get(at, 0))
+            for at, (key, one) in enumerate(zip(arrivals, taken, strict=True))
+        ],
+        schema=BATCHES,
+        orient="row",
+    )
+    whole = joined("ingested", blocks)
     return Taken(
-        Snapshot("ingested", tables, resolved.facts),
-        resolved.fates.height,
+        Snapshot(
+            "ingested",
+            {**whole.tables, "content": _content(taken), "batches": write_table(store, batches)},
+            whole.facts,
+        ),
+        whole.tables["fates"].rows,
         {str(order[key]): arrived[key] for key in arrivals},
     )
+
+
+def digest_of(store: LocalStore, path: Path) -> str:
+    """SHA-256 of a file, remembered for as long as the file system says that it did not change."""
+    found = path.stat()
+    key = digest(["file", str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
+    known = store.recall(key)
+    if known is None:
+        known = file_digest(path)
+        # A file that changes again within one tick of the clock would keep its times.
+        if time.time() - found.st_ctime > SETTLED:
+            store.remember(key, known)
+    return known
 
 
 Key = tuple[str, str, str]
@@ -146,17 +176,22 @@ def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, 
         for start in range(0, max(intake.content.height, 1), CONTENT_PART_ROWS)
     ]
     fingerprints = pl.Series("content_part", [part.fingerprint for part in content], pl.String)
-    rows = intake.rows.with_columns(
-        fingerprints.gather((intake.rows.get_column("content_row") // CONTENT_PART_ROWS).cast(pl.UInt32)).alias(
-            "content_part"
-        ),
-        pl.col("content_row") % CONTENT_PART_ROWS,
+    # Which delivery counts, and as what revision, is decided among all batches.
+    rows = (
+        intake.rows.drop("arrival", "revision", "supersedes")
+        .with_columns(
+            fingerprints.gather((intake.rows.get_column("content_row") // CONTENT_PART_ROWS).cast(pl.UInt32)).alias(
+                "content_part"
+            ),
+            pl.col("content_row") % CONTENT_PART_ROWS,
+        )
+        .sort("line", "row_id")
     )
     quarantined = pl.concat([mapped.quarantined, intake.quarantined]).sort("line", "reason", nulls_last=True)
     snapshot = Snapshot(
         f"{source.name}/{file.name}",
         {
-            "rows": write_table(store, rows),
+            "rows": write_table(store, rows, lengths=[rows.height]),
             "content": Table(schema_of(intake.content), tuple(content)),
             "quarantine": write_table(store, quarantined),
         },
@@ -172,44 +207,59 @@ def _content_part(store: LocalStore, intake: Intake, piece: slice) -> Part:
     return write_part(store, content, known_fingerprint=fingerprint(ids.hstack(content.select("extra"))))
 
 
-def _numbered(store: LocalStore, snapshots: list[Snapshot], table: str) -> pl.DataFrame:
+def _numbered(
+    store: LocalStore, snapshots: list[Snapshot], table: str, arrivals: Iterable[int], columns: Sequence[str] = ()
+) -> pl.DataFrame:
+    """A table of the batches with these arrivals, one after the other, with their `arrival`."""
     frames = [
-        scan(store, snapshot.tables[table]).with_columns(pl.lit(arrival, pl.Int64).alias("arrival"))
-        for arrival, snapshot in enumerate(snapshots)
+        scan(store, snapshots[arrival].tables[table]).with_columns(pl.lit(arrival, pl.Int64).alias("arrival"))
+        for arrival in arrivals
     ]
-    return pl.concat(frames).collect()
+    return pl.concat([frame.select(columns) if columns else frame for frame in frames]).collect()
 
 
-def _batches(arrivals: list[Key], rows: pl.DataFrame, quarantined: pl.DataFrame) -> pl.DataFrame:
-    named = pl.DataFrame(
-        [(place, *key) for place, key in enumerate(arrivals)],
-        schema={"arrival": pl.Int64, "source": pl.String, "batch": pl.String, "digest": pl.String},
-        orient="row",
+def _block(
+    store: LocalStore, memo: Memo, taken: list[Snapshot], block: Sequence[int], unusual: Sequence[pl.DataFrame]
+) -> Snapshot:
+    """Rows, quarantine and fates of some consecutive arrivals; remembered as long as they are told the same of them."""
+    told = pl.concat([UNUSUAL.to_frame(), *unusual])
+    held = [
+        [arrival, *(part.fingerprint for name in ("rows", "quarantine") for part in taken[arrival].tables[name].parts)]
+        for arrival in block
+    ]
+    key = digest(["block", code_digest("feedback_assets.stages.ingested"), held, fingerprint(told)])
+    known = memo.get(key)
+    if known is not None:
+        return known
+    came = _numbered(store, taken, "rows", block)
+    resolved = settle(came, _numbered(store, taken, "quarantine", block), told)
+    before = taken[block[0]].tables["rows"] if len(block) == 1 else None
+    snapshot = Snapshot(
+        "ingested",
+        {
+            "rows": write_rows(store, resolved.rows, came.drop("arrival"), before)
+            if before is not None
+            else write_table(store, resolved.rows, lengths=[resolved.rows.height]),
+            "quarantine": write_table(store, resolved.quarantined),
+            "fates": write_table(store, resolved.fates),
+        },
+        resolved.facts,
     )
-    counts = rows.group_by("arrival").agg(pl.len().cast(pl.Int64).alias("rows"))
-    bad = quarantined.group_by("arrival").agg(pl.len().cast(pl.Int64).alias("quarantined"))
-    return (
-        named.join(counts, on="arrival", how="left")
-        .join(bad, on="arrival", how="left")
-        .with_columns(pl.col("rows", "quarantined").fill_null(0))
-        .select(BATCHES.names())
-        .sort("arrival")
-    )
+    memo.put(key, snapshot)
+    return snapshot
 
 
-def _block_ends(batches: pl.DataFrame) -> list[int]:
-    """The last arrival of each part: parts hold whole batches, and a new batch never changes an earlier part."""
-    ends: list[int] = []
-    held = 0
-    for arrival, rows in batches.select("arrival", "rows").iter_rows():
-        held += rows
+def _blocks(rows: Sequence[int]) -> list[list[int]]:
+    """Arrivals by part: parts hold whole batches, and a new batch never changes an earlier part."""
+    blocks: list[list[int]] = []
+    held = PART_ROWS
+    for arrival, more in enumerate(rows):
         if held >= PART_ROWS:
-            ends.append(arrival)
+            blocks.append([])
             held = 0
-    last = batches.get_column("arrival").max()
-    if last is not None and (not ends or ends[-1] != last):
-        ends.append(int(last))  # type: ignore[arg-type]
-    return ends
+        blocks[-1].append(arrival)
+        held += more
+    return blocks
 
 
 def _content(snapshots: list[Snapshot]) -> Table:

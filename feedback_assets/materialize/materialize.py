@@ -20,7 +20,7 @@ from feedback_assets.materialize.intake import Taken, read_batches, read_registr
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import stage, upstream
 from feedback_assets.policy import Pinned, Section
-from feedback_assets.snapshots.snapshot import Part, Snapshot, Table, scan, scan_part, write_rows, write_table
+from feedback_assets.snapshots.snapshot import Snapshot, Table, joined, scan, scan_part, write_rows, write_table
 from feedback_assets.stages.stage import Inputs, Output, Stage
 from feedback_assets.threads import each
 
@@ -195,7 +195,7 @@ def _compute(project: Project, entry: Stage, section: Section, inputs: Mapping[s
         key = digest(["part of stage", code, part.fingerprint, beside])
         table = Table(primary.schema, (part,))
         mapped.append(_remembered(project, entry, section, key, Inputs(_NOTHING, others, content), table))
-    return _joined(entry.name, mapped)
+    return joined(entry.name, mapped)
 
 
 def _prefix(
@@ -239,7 +239,7 @@ def _prefix(
             return snapshot
 
         done += each(keep, range(len(new)))
-    return _joined(entry.name, done)
+    return joined(entry.name, done)
 
 
 def _remembered(project: Project, entry: Stage, section: Section, key: str, beside: Inputs, primary: Table) -> Snapshot:
@@ -280,32 +280,6 @@ def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
         rises = rises | (same & (pl.col(name) > pl.col(name).shift()))
         same = same & (pl.col(name) == pl.col(name).shift())
     return rows if rows.select(rises.slice(1).all()).item() else rows.sort(order)
-
-
-def _joined(asset: str, snapshots: list[Snapshot]) -> Snapshot:
-    names = snapshots[0].tables
-    tables = {
-        name: Table(names[name].schema, _parts([snapshot.tables[name] for snapshot in snapshots])) for name in names
-    }
-    facts: Any = {}
-    for snapshot in snapshots:
-        facts = _added(facts, snapshot.facts)
-    return Snapshot(asset, tables, facts)
-
-
-def _parts(tables: list[Table]) -> tuple[Part, ...]:
-    return tuple(part for table in tables for part in table.parts)
-
-
-def _added(left: Any, right: Any) -> Any:
-    """Counts of parts, added up key by key."""
-    if isinstance(right, Mapping):
-        return (
-            {key: _added(left.get(key), right.get(key)) for key in dict.fromkeys((*left, *right))}
-            if left
-            else dict(right)
-        )
-    return (left or 0) + (right or 0)
 
 
 def _examined(project: Project, entry: Stage, inputs: Mapping[str, Commit], snapshot: Snapshot) -> Examined:

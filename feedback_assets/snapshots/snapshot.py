@@ -135,11 +135,14 @@ def _part(value: Mapping[str, Any]) -> Part:
 
 def write_part(store: LocalStore, frame: pl.DataFrame, *, known_fingerprint: str | None = None) -> Part:
     """Write `frame` as a part of one file, if the store does not have one with the same values yet."""
-    arrivals = None
-    if "arrival" in frame.columns and frame.height:
-        first, last = frame.get_column("arrival").min(), frame.get_column("arrival").max()
-        arrivals = None if first is None else (first, last)
-    return Part(frame.height, (_write_file(store, frame, known_fingerprint),), arrivals)  # type: ignore[arg-type]
+    return Part(frame.height, (_write_file(store, frame, known_fingerprint),), _arrivals(frame))
+
+
+def _arrivals(frame: pl.DataFrame) -> tuple[int, int] | None:
+    if "arrival" not in frame.columns or not frame.height:
+        return None
+    first, last = frame.select(pl.col("arrival").min(), pl.col("arrival").max().alias("last")).row(0)
+    return None if first is None else (first, last)
 
 
 def _write_file(store: LocalStore, frame: pl.DataFrame, known_fingerprint: str | None = None) -> File:
@@ -218,7 +221,7 @@ def write_rows(store: LocalStore, rows: pl.DataFrame, came: pl.DataFrame, before
         files = part.files if stand.all() else (_shortened(store, mine.select(names), part, stand),)
         if added:
             files = (*files, _write_file(store, mine.select(added)))
-        return Part(mine.height, files, part.arrivals)
+        return Part(mine.height, files, part.arrivals or _arrivals(mine))
 
     parts = each(written, [piece for piece in pieces if piece[1].any()] or pieces[:1])
     more = write_table(store, copies).parts if copies is not None and copies.height else ()
@@ -258,6 +261,27 @@ def _side_by_side(store: LocalStore, parts: Sequence[Part]) -> pl.LazyFrame:
     files = zip(*(part.files for part in parts), strict=True)
     beside = [pl.scan_parquet([store.uri(file.key) for file in column], glob=False) for column in files]
     return beside[0] if len(beside) == 1 else pl.concat(beside, how="horizontal")
+
+
+def joined(asset: str, snapshots: Sequence[Snapshot]) -> Snapshot:
+    """One snapshot of several: their parts in order, their counts (`facts`) added up."""
+    tables = {}
+    for name, first in snapshots[0].tables.items():
+        parts = [part for snapshot in snapshots for part in snapshot.tables[name].parts]
+        # An empty table has one empty part.
+        tables[name] = Table(first.schema, tuple([part for part in parts if part.rows] or parts[:1]))
+    facts: Any = {}
+    for snapshot in snapshots:
+        facts = _added(facts, snapshot.facts)
+    return Snapshot(asset, tables, facts)
+
+
+def _added(left: Any, right: Any) -> Any:
+    """Counts, added up key by key."""
+    if isinstance(left, Mapping) or isinstance(right, Mapping):
+        names = dict.fromkeys((*(left or ()), *(right or ())))
+        return {name: _added((left or {}).get(name), (right or {}).get(name)) for name in names}
+    return (left or 0) + (right or 0)
 
 
 class Memo:

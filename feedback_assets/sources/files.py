@@ -3,7 +3,7 @@
 Formats have a module each (`jsonl`, `delimited`, `spreadsheet`); here is what they share.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -37,7 +37,7 @@ class BatchFile:
     bytes: int
 
 
-def list_files(source: Source, folder: Path) -> list[BatchFile]:
+def list_files(source: Source, folder: Path, digest_of: Callable[[Path], str] = file_digest) -> list[BatchFile]:
     """The files of `source`, sorted by name; a relative path starts at `folder`, the policy file's.
 
     Hidden files and unfinished ones (~, .tmp, .part, .crdownload) are left out; of a folder, so is everything
@@ -47,7 +47,7 @@ def list_files(source: Source, folder: Path) -> list[BatchFile]:
         FeedbackError: there is no such file, or one cannot be read.
     """
     files = [
-        BatchFile(source.name, name, path, _digest(path), path.stat().st_size)
+        BatchFile(source.name, name, path, _digest(path, digest_of), path.stat().st_size)
         for name, path in sorted(_found(source, folder))
         if not _passed_over(name)
     ]
@@ -126,8 +126,8 @@ def _passed_over(name: str) -> bool:
     return name.lower().endswith(_UNFINISHED) or any(part.startswith((".", "~$")) for part in name.split("/"))
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, digest_of: Callable[[Path], str]) -> str:
     try:
-        return file_digest(path)
+        return digest_of(path)
     except OSError as error:
         raise FeedbackError(f"{path}: cannot be read: {error.strerror}") from None

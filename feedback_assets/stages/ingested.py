@@ -224,7 +224,7 @@ def _identified(records: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Resolved:
-    """All batches together: current `rows`, what is `quarantined` across batches, and the `fates` of all deliveries.
+    """Batches together: current `rows`, what is `quarantined` across batches, and the `fates` of all deliveries.
 
     `fates` has FATE_SCHEMA and the delivery's `arrival` and `line`: the same row_id may have been delivered often.
     """
@@ -235,81 +235,98 @@ class Resolved:
     facts: dict[str, dict[str, int]]
 
 
-def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame) -> Resolved:
-    """Decide which delivery of each row_id counts.
+UNUSUAL = pl.Schema(
+    {
+        "row_id": pl.String,
+        "arrival": pl.Int64,
+        "line": pl.Int64,
+        "fate": pl.String,
+        "rule": pl.String,  # the reason, if it is quarantined
+        "revision": pl.Int32,
+        "supersedes": pl.Int64,  # arrival of the delivery that it replaces
+    }
+)
+"""Columns of what `decide` says of a delivery."""
+DELIVERY = ("row_id", "arrival", "line", "record_digest", "collected_at")
+"""Columns of a delivery that `decide` reads."""
 
-    `rows`: those of all batches with `arrival`; `quarantined`: their quarantines with `arrival`;
-    `limits`: `arrival` and `not_after` (UTC), the latest time that a record of it can have.
-    An identical redelivery counts once; a changed one is a new revision that supersedes the old; within one batch,
-    different records under one id are all quarantined.
+
+def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame) -> Resolved:
+    """Decide which delivery of each row_id counts; see `decide` and `settle`."""
+    return settle(rows, quarantined, decide(rows, limits))
+
+
+def decide(deliveries: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
+    """The deliveries that are not simply kept as the first of their row_id, which most are (UNUSUAL).
+
+    `deliveries`: DELIVERY columns of all batches; `limits`: `arrival` and `not_after` (UTC), the latest time that a
+    record of it can have. An identical redelivery counts once; a changed one is a new revision that supersedes the
+    old; within one batch, different records under one id are all quarantined, and so is a record from the future.
     """
-    late = (
-        rows.lazy()
+    place = ["row_id", "arrival", "line"]
+    late = (pl.col("collected_at") > pl.col("not_after")).fill_null(value=False)
+    sorted_ = (
+        deliveries.lazy()
+        .select(DELIVERY)
         .join(limits.lazy(), on="arrival", how="left")
-        .select("row_id", "arrival", "line", late=(pl.col("collected_at") > pl.col("not_after")).fill_null(value=False))
-    )
-    repeated = rows.lazy().group_by("row_id").len().filter(pl.col("len") > 1).select("row_id")
-    deliveries = (
-        rows.lazy()
-        .select("row_id", "arrival", "line", "record_digest")
-        .join(repeated, on="row_id", how="semi")
-        .sort("row_id", "arrival", "line")
+        .with_columns(late=late)
+        .filter(pl.col("late") | pl.col("row_id").hash().is_duplicated())
+        .sort(place)
         .with_columns(
             conflict=pl.col("record_digest").n_unique().over("row_id", "arrival") > 1,
             again=pl.int_range(pl.len()).over("row_id", "arrival") > 0,
         )
     )
     # What is quarantined is no delivery: it neither supersedes another nor makes one a redelivery.
-    sound = deliveries.join(late.filter("late"), on=["arrival", "line"], how="anti", maintain_order="left")
-    heard = sound.filter(~pl.col("conflict") & ~pl.col("again")).with_columns(
+    heard = sorted_.filter(~pl.col("late") & ~pl.col("conflict") & ~pl.col("again")).with_columns(
         changed=(pl.col("record_digest") != pl.col("record_digest").shift().over("row_id")).fill_null(value=True)
     )
     revisions = (
         heard.filter("changed")
         .with_columns(
             revision=(pl.int_range(pl.len(), dtype=pl.Int32)).over("row_id"),
-            before=pl.col("arrival").shift().over("row_id"),
+            supersedes=pl.col("arrival").shift().over("row_id"),
             current=pl.int_range(pl.len()).over("row_id") == pl.len().over("row_id") - 1,
         )
-        .select("row_id", "arrival", "line", "revision", "before", "current")
+        .select(*place, "revision", "supersedes", "current")
     )
-    judged = (
-        rows.lazy()
-        .select("row_id", "arrival", "line")
-        .join(late, on=["row_id", "arrival", "line"], how="left")
-        .join(repeated.with_columns(repeated=pl.lit(value=True)), on="row_id", how="left")
-        .join(deliveries.select("row_id", "arrival", "line", "conflict"), on=["row_id", "arrival", "line"], how="left")
-        .join(revisions, on=["row_id", "arrival", "line"], how="left")
+    return (
+        sorted_.join(revisions, on=place, how="left", maintain_order="left")
         .with_columns(
-            fate=pl.when(pl.col("late") | pl.col("conflict").fill_null(value=False))
+            fate=pl.when(pl.col("late") | pl.col("conflict"))
             .then(pl.lit("quarantined"))
-            .when(pl.col("repeated").is_null() | pl.col("current"))
+            .when("current")
             .then(pl.lit("kept"))
             .when(pl.col("revision").is_not_null())
             .then(pl.lit("superseded"))
             .otherwise(pl.lit("redelivered")),
-            rule=pl.when("late")
-            .then(pl.lit("in-the-future"))
-            .when(pl.col("conflict").fill_null(value=False))
-            .then(pl.lit("conflicting-duplicate")),
+            rule=pl.when("late").then(pl.lit("in-the-future")).when("conflict").then(pl.lit("conflicting-duplicate")),
         )
+        .filter((pl.col("fate") != "kept") | (pl.col("revision") > 0))
+        .select(UNUSUAL.names())
+        .cast(dict(UNUSUAL))  # type: ignore[arg-type]
         .collect()
     )
-    decided = judged.select("row_id", "arrival", "line", "fate", "rule", "revision", "before")
-    everything = rows.join(decided, on=["row_id", "arrival", "line"], how="left", suffix="_now", maintain_order="left")
-    current = everything.filter(pl.col("fate") == "kept").with_columns(
-        pl.col("revision_now").fill_null(0).cast(pl.Int32).alias("revision"), pl.col("before").alias("supersedes")
-    )
-    newly = everything.filter(pl.col("fate") == "quarantined").select(
+
+
+def settle(rows: pl.DataFrame, quarantined: pl.DataFrame, unusual: pl.DataFrame) -> Resolved:
+    """Give each delivery its fate.
+
+    `rows`: those of some batches with `arrival`, in order of arrival and line; `quarantined`: their quarantines with
+    `arrival`; `unusual`: what `decide` says of them, at least. `rows` of the result are record.SCHEMA.
+    """
+    place = ["row_id", "arrival", "line"]
+    told = rows.drop("revision", "supersedes", strict=False).join(unusual, on=place, how="left", maintain_order="left")
+    told = told.with_columns(pl.col("fate").fill_null("kept"), pl.col("revision").fill_null(0))
+    current = told if not unusual.height else told.filter(pl.col("fate") == "kept")
+    future = pl.col("rule") == "in-the-future"
+    newly = told.filter(pl.col("fate") == "quarantined").select(
         "source",
         "batch",
         "line",
         pl.col("rule").alias("reason"),
-        pl.when(pl.col("rule") == "in-the-future")
-        .then(pl.lit("collected_at"))
-        .otherwise(pl.lit("feedback_id"))
-        .alias("column"),
-        pl.when(pl.col("rule") == "in-the-future")
+        pl.when(future).then(pl.lit("collected_at")).otherwise(pl.lit("feedback_id")).alias("column"),
+        pl.when(future)
         .then(pl.col("collected_at").cast(pl.String))
         .otherwise(pl.col("feedback_id").str.slice(0, 80))
         .alias("value"),
@@ -325,7 +342,7 @@ def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame)
     )
     gone = pl.col("fate").is_in(["redelivered", "superseded"])
     all_fates = (
-        pl.concat([decided.select("row_id", "fate", "rule", "arrival", "line"), unread])
+        pl.concat([told.select("row_id", "fate", "rule", "arrival", "line"), unread])
         .with_columns(
             pl.lit(None, pl.Int32).alias("rule_version"),
             pl.when(gone).then("row_id").alias("into"),

@@ -88,6 +88,7 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
         firsts.filter(pl.col("copies") > 1)
         .with_columns(pl.int_ranges(1, pl.col("copies"), dtype=pl.Int32).alias("copy_index"))
         .explode("copy_index", empty_as_null=False)
+        .sort("copy_index", maintain_order=True)
     )
     return Output(
         pl.concat([firsts, further]),
