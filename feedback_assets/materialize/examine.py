@@ -15,6 +15,7 @@ from feedback_assets.checks.result import CheckResult, Kind, Status, plain
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import canonical_json, digest
 from feedback_assets.materialize.profiles import lost_of, profile_of
+from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import Policy
 from feedback_assets.signal.monitor import (
     LOST,
@@ -29,7 +30,6 @@ from feedback_assets.signal.monitor import (
     transformation_drift,
 )
 from feedback_assets.snapshots.snapshot import Snapshot, scan
-from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.stages.ingested import IngestedSection
 from feedback_assets.stages.stage import Stage
 from feedback_assets.threads import each
@@ -119,7 +119,7 @@ class Examined:
         ]
 
 
-def examine(store: LocalStore, examined: Examined) -> dict[str, Any]:
+def examine(project: Project, examined: Examined) -> dict[str, Any]:
     """Run the checks and compute the signals; remembered, because the same data and definitions give the same results.
 
     Returns:
@@ -139,18 +139,18 @@ def examine(store: LocalStore, examined: Examined) -> dict[str, Any]:
             examined.versions,
         ]
     )
-    found = store.recall(key)
+    found = project.store.recall(key)
     if found is None:
-        found = json.loads(canonical_json(_rounded(_examine(store, examined, required))))
-        store.remember(key, found)
+        found = json.loads(canonical_json(_rounded(_examine(project, examined, required))))
+        project.store.remember(key, found)
     return found
 
 
-def _examine(store: LocalStore, examined: Examined, required: dict[str, Required]) -> dict[str, Any]:
+def _examine(project: Project, examined: Examined, required: dict[str, Required]) -> dict[str, Any]:
     stage, monitoring = examined.stage, examined.policy.monitoring
     promises = list(stage.promises(examined.policy.section(stage.name)))
     wanted = {name for promise in promises for name in columns_named(promise.kwargs)}
-    after = scan(store, examined.after.tables["rows"])
+    after = project.held.rows(examined.after.tables["rows"])
     schema = list(examined.after.tables["rows"].schema)
     narrow = after.select([name for name in schema if name in wanted] or schema[:1]).collect()
     found: dict[str, Any] = {
@@ -162,9 +162,9 @@ def _examine(store: LocalStore, examined: Examined, required: dict[str, Required
         "distribution": {},
     }
     # Great Expectations is Python, the signals are Polars: side by side they take little longer than one of them.
-    tasks: list[Callable[[], Any]] = [lambda: run_suite(narrow, promises, stage.name, store)]
+    tasks: list[Callable[[], Any]] = [lambda: run_suite(narrow, promises, stage.name, project.store)]
     if stage.name not in REGISTRIES:
-        tasks.append(lambda: _signals(store, examined, monitoring, required))
+        tasks.append(lambda: _signals(project, examined, monitoring, required))
     results, *signalled = each(lambda task: task(), tasks)
     for signals, more in signalled:
         found |= signals
@@ -188,12 +188,12 @@ def _result(result: CheckResult | None, name: str, check: Required) -> dict[str,
 
 
 def _signals(
-    store: LocalStore, examined: Examined, monitoring: Monitoring, required: dict[str, Required]
+    project: Project, examined: Examined, monitoring: Monitoring, required: dict[str, Required]
 ) -> tuple[dict[str, Any], list[CheckResult]]:
-    stage, table = examined.stage, examined.after.tables["rows"]
+    store, stage, table = project.store, examined.stage, examined.after.tables["rows"]
     fates = scan(store, examined.after.tables["fates"]).collect()
-    after = scan(store, table)
-    seen = profile_of(store, table, stage.weight, monitoring.columns)
+    after = project.held.rows(table)
+    seen = profile_of(store, table, after, stage.weight, monitoring.columns)
     found: dict[str, Any] = {
         "effective_sample_size": {size.unit: size.as_json() for size in effective_sample_size(after, stage.weight)},
         "distribution": distribution(seen) if stage.name == "training_set" else {},
@@ -204,7 +204,7 @@ def _signals(
         results.append(_quarantined_share(fates.lazy(), required["quarantined_share"]))
         return found, results
     came = examined.before.tables["rows"]
-    before = profile_of(store, came, examined.weight_before, monitoring.columns)
+    before = profile_of(store, came, scan(store, came), examined.weight_before, monitoring.columns)
     lost = lost_of(store, came, fates, LOST)
     ids = scan(store, came).select("row_id")
     stands = after.select([name for name in ("row_id", "copy_index", "parents") if name in table.schema])

@@ -106,7 +106,7 @@ def materialize(
         snapshot = _compute(project, entry, section, inputs)
         rows_in = inputs[entry.inputs[0]].snapshot.tables["rows"].rows
     computed = time.perf_counter()
-    examined = examine(project.store, _examined(project, entry, inputs, snapshot))
+    examined = examine(project, _examined(project, entry, inputs, snapshot))
     content = {
         "asset": asset,
         "data_version": snapshot.data_version,
@@ -248,9 +248,12 @@ def _remembered(project: Project, entry: Stage, section: Section, key: str, besi
     if known is not None:
         return known
     assert entry.function is not None  # noqa: S101  the caller asked
-    came = scan(project.store, primary).collect()
+    came = project.held.rows(primary).collect()
     output: Output = entry.function(replace(beside, rows=came.lazy()), section, project.engine)
-    made = write_rows(project.store, _in_order(output.rows), came, primary)
+    rows = _in_order(output.rows)
+    made = write_rows(project.store, rows, came, primary)
+    if entry.scope == "whole":
+        project.held.keep(made, rows)
     lengths = next(
         (
             sizes

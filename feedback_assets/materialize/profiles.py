@@ -13,8 +13,10 @@ from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.threads import each
 
 
-def profile_of(store: LocalStore, table: Table, weight: str | None, columns: Sequence[str]) -> Profile:
-    """The profile of a table's rows.
+def profile_of(
+    store: LocalStore, table: Table, rows: pl.LazyFrame, weight: str | None, columns: Sequence[str]
+) -> Profile:
+    """The profile of a table and its `rows`.
 
     Without weights it is merged from those of the parts, so that a new batch costs its own rows. A weight may change
     in every row with each batch, and a copy lies in another part than its original: then all rows are counted.
@@ -29,7 +31,7 @@ def profile_of(store: LocalStore, table: Table, weight: str | None, columns: Seq
         counted = each(lambda part: _of_part(store, part, columns, [*whole, list(table.schema)]), parts)
         found = counted[0] if len(counted) == 1 else merged(counted)
     else:
-        found = signal_of(scan(store, table), weight, columns)
+        found = signal_of(rows, weight, columns)
     return _kept(store, key, found)
 
 

@@ -29,6 +29,7 @@ class File:
     digest: str
     fingerprint: str
     bytes: int
+    columns: str  # digest of their names and dtypes: files with the same are read in one scan
 
     @property
     def key(self) -> str:
@@ -152,7 +153,8 @@ def _write_file(store: LocalStore, frame: pl.DataFrame, known_fingerprint: str |
         return kept
     with store.scratch() as scratch:
         frame.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
-        file = File(digest=file_digest(scratch), fingerprint=values, bytes=scratch.stat().st_size)
+        columns = digest(list(schema_of(frame).items()))[:16]
+        file = File(digest=file_digest(scratch), fingerprint=values, bytes=scratch.stat().st_size, columns=columns)
         store.put_file(file.key, scratch)
     store.remember(f"{values}-file", asdict(file))
     return file
@@ -248,8 +250,8 @@ def _shortened(store: LocalStore, left: pl.DataFrame, part: Part, stand: pl.Seri
 
 def scan(store: LocalStore, table: Table) -> pl.LazyFrame:
     """Read a table lazily, its parts in order."""
-    runs = [list(run) for _, run in groupby(table.parts, key=lambda part: len(part.files))]
-    return pl.concat([_side_by_side(store, run) for run in runs]).select(list(table.schema))
+    runs = [list(run) for _, run in groupby(table.parts, key=lambda part: [file.columns for file in part.files])]
+    return pl.concat([_side_by_side(store, run).select(list(table.schema)) for run in runs])
 
 
 def scan_part(store: LocalStore, part: Part) -> pl.LazyFrame:

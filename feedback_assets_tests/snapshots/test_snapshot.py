@@ -124,6 +124,15 @@ def test_whatever_a_stage_did_to_the_rows_what_is_read_is_what_it_made(store, ro
     assert table.rows == rows.height
 
 
+def test_parts_whose_files_hold_columns_in_another_order_are_read_as_one_table(store):
+    wide = ROWS.select("arrival", "row_id", more=pl.lit(1))
+    before = write_table(store, wide, last_arrivals=[0, 1, 3])
+    rows = ROWS.filter(pl.col("row_id") != "d").with_columns(x=pl.lit("x"))
+    table = write_rows(store, rows, wide, before)
+    again = write_rows(store, rows.filter(pl.col("row_id") != "a"), rows, table)
+    assert scan(store, again).collect().equals(rows.filter(pl.col("row_id") != "a"))
+
+
 @settings(deadline=None, max_examples=30)
 @given(stands=st.lists(st.booleans(), min_size=6, max_size=6), again=st.lists(st.booleans(), min_size=6, max_size=6))
 def test_what_two_stages_made_of_rows_is_read_back_whole(tmp_path_factory, stands, again):
