@@ -38,10 +38,15 @@ def text_id(*columns: pl.Expr) -> pl.Expr:
 
     Null and the empty string differ. Lengths are in bytes.
     """
+    framed = [pl.format("{}:{};", column.str.len_bytes(), column).fill_null(pl.lit("-;")) for column in columns]
+    return text_digest(pl.concat_str(framed))
+
+
+def text_digest(text: pl.Expr) -> pl.Expr:
+    """SHA-256 of each text's UTF-8, cut to 32 hex characters (128 bits); null of null."""
     import polars_hash  # noqa: F401  registers the `chash` namespace
 
-    framed = [pl.format("{}:{};", column.str.len_bytes(), column).fill_null(pl.lit("-;")) for column in columns]
-    return pl.concat_str(framed).chash.sha2_256().str.slice(0, ID_CHARS)  # type: ignore[attr-defined]
+    return text.chash.sha2_256().str.slice(0, ID_CHARS)  # type: ignore[attr-defined]
 
 
 def schema_of(frame: pl.DataFrame | pl.LazyFrame) -> dict[str, str]:

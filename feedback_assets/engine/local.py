@@ -10,10 +10,11 @@ from feedback_assets.digests import digest, fingerprint
 from feedback_assets.engine.engine import ContentPart
 from feedback_assets.snapshots.snapshot import Memo, Snapshot, scan, write_table
 from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.threads import each
 
 
 class LocalEngine:
-    """Runs parts one after the other (Polars and numba use all cores inside a part)."""
+    """Runs a few parts at a time: while one is read or written another is computed."""
 
     def __init__(self, store: LocalStore) -> None:
         self.store = store
@@ -28,16 +29,12 @@ class LocalEngine:
         parameters: Any = None,
     ) -> list[pl.LazyFrame]:
         """See `Engine.map`."""
-        results = []
-        for index, part in enumerate(parts):
-            extra = (broadcast[index],) if broadcast else ()
+        def of_part(index: int) -> pl.LazyFrame:
+            part, extra = parts[index], (broadcast[index],) if broadcast else ()
             inputs = [part.digest, *(None if value is None else fingerprint(value) for value in extra)]
+            return self._remembered(function, inputs, parameters, lambda: function(part.frame, parameters, *extra))
 
-            def compute(part: ContentPart = part, extra: tuple[Any, ...] = extra) -> pl.DataFrame:
-                return function(part.frame, parameters, *extra)
-
-            results.append(self._remembered(function, inputs, parameters, compute))
-        return results
+        return each(of_part, range(len(parts)))
 
     def scan(
         self,

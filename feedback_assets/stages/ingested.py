@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import polars as pl
 from pydantic import Field, field_validator
 
-from feedback_assets.digests import text_id
+from feedback_assets.digests import text_digest, text_id
 from feedback_assets.policy import Section
 from feedback_assets.record import (
     ANNOTATOR_KINDS,
@@ -169,9 +169,9 @@ def _canonical(records: pl.DataFrame) -> pl.DataFrame:
     turns = pl.element().struct.field("role").fill_null(""), pl.element().struct.field("text").fill_null("")
     framed = pl.format("{}:{}:{};", turns[0], turns[1].str.len_bytes(), turns[1])
     with_ids = records.lazy().with_columns(
-        text_id(pl.col("prompt").list.eval(framed).list.join("")).alias("prompt_id"),
-        text_id(pl.col("response_a")).alias("response_a_id"),
-        pl.when(pl.col("response_b").is_not_null()).then(text_id(pl.col("response_b"))).alias("response_b_id"),
+        text_digest(pl.col("prompt").list.eval(framed).list.join("")).alias("prompt_id"),
+        text_digest(pl.col("response_a")).alias("response_a_id"),
+        text_digest(pl.col("response_b")).alias("response_b_id"),
         pl.col("prompt").list.eval(turns[1].str.len_chars()).list.sum().cast(pl.UInt32).alias("prompt_chars"),
         pl.col("prompt").list.len().cast(pl.UInt32).alias("prompt_turns"),
         pl.col("response_a").str.len_chars().cast(pl.UInt32).alias("response_a_chars"),

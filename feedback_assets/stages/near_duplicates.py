@@ -27,7 +27,7 @@ from feedback_assets.engine.engine import ContentPart, Engine
 PAIRS = pl.Schema({"one": pl.UInt64, "two": pl.UInt64})
 VERIFIED = pl.Schema({"one": pl.UInt64, "two": pl.UInt64, "crossed": pl.Boolean})
 
-_BATCH = 8_192  # content rows read at once
+_BATCH = 1_024  # content rows signed at once: small, so that all threads have some
 _CHUNK = 128  # pairs compared at once: their hashes should stay in the processor's cache
 _PAIRS_AT_ONCE = 8_000_000
 
