@@ -29,6 +29,7 @@ class LocalEngine:
         parameters: Any = None,
     ) -> list[pl.LazyFrame]:
         """See `Engine.map`."""
+
         def of_part(index: int) -> pl.LazyFrame:
             part, extra = parts[index], (broadcast[index],) if broadcast else ()
             inputs = [part.digest, *(None if value is None else fingerprint(value) for value in extra)]

@@ -211,11 +211,12 @@ def _numbered(
     store: LocalStore, snapshots: list[Snapshot], table: str, arrivals: Iterable[int], columns: Sequence[str] = ()
 ) -> pl.DataFrame:
     """A table of the batches with these arrivals, one after the other, with their `arrival`."""
-    frames = [
-        scan(store, snapshots[arrival].tables[table]).with_columns(pl.lit(arrival, pl.Int64).alias("arrival"))
-        for arrival in arrivals
-    ]
-    return pl.concat([frame.select(columns) if columns else frame for frame in frames]).collect()
+    held = {arrival: snapshots[arrival].tables[table] for arrival in arrivals}
+    schema = next(iter(held.values())).schema
+    rows = scan(store, Table(schema, tuple(part for one in held.values() for part in one.parts)))
+    wanted = [name for name in columns or schema if name in schema]
+    arrival = pl.concat(pl.repeat(place, one.rows, dtype=pl.Int64, eager=True) for place, one in held.items())
+    return rows.select(wanted).collect().with_columns(arrival.alias("arrival"))
 
 
 def _block(

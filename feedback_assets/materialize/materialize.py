@@ -20,7 +20,16 @@ from feedback_assets.materialize.intake import Taken, read_batches, read_registr
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import stage, upstream
 from feedback_assets.policy import Pinned, Section
-from feedback_assets.snapshots.snapshot import Snapshot, Table, joined, scan, scan_part, write_rows, write_table
+from feedback_assets.snapshots.snapshot import (
+    Snapshot,
+    Table,
+    joined,
+    scan,
+    scan_part,
+    write_fates,
+    write_rows,
+    write_table,
+)
 from feedback_assets.stages.stage import Inputs, Output, Stage
 from feedback_assets.threads import each
 
@@ -254,19 +263,11 @@ def _remembered(project: Project, entry: Stage, section: Section, key: str, besi
     made = write_rows(project.store, rows, came, primary)
     if entry.scope == "whole":
         project.held.keep(made, rows)
-    lengths = next(
-        (
-            sizes
-            for table in (primary, made)
-            if sum(sizes := [part.rows for part in table.parts]) == output.fates.height
-        ),
-        (),
-    )
     snapshot = Snapshot(
         entry.name,
         {
             "rows": made,
-            "fates": write_table(project.store, output.fates, lengths=lengths),
+            "fates": write_fates(project.store, output.fates, came, primary),
             **{name: write_table(project.store, table) for name, table in output.tables.items()},
         },
         output.facts,

@@ -206,28 +206,54 @@ def write_rows(store: LocalStore, rows: pl.DataFrame, came: pl.DataFrame, before
         firsts, copies = rows.filter(pl.col("copy_index") == 0), rows.filter(pl.col("copy_index") > 0)
     stands = _standing(firsts, came)
     names = [name for name in came.columns if name in rows.columns]
-    if not firsts.select(names).equals(came.filter(stands).select(names)):
-        # It moved rows or rewrote a column, so that nothing of what came can be kept.
-        return write_table(store, rows, last_arrivals=[part.arrivals[1] for part in before.parts if part.arrivals])
     added = [name for name in rows.columns if name not in names]
-    pieces: list[tuple[Part, pl.Series, int]] = []
+    pieces: list[tuple[Part, int, int]] = []
     start = placed = 0
     for part in before.parts:
-        stand = stands.slice(start, part.rows)
-        pieces.append((part, stand, placed))
-        start, placed = start + part.rows, placed + int(stand.sum())
+        pieces.append((part, start, placed))
+        start, placed = start + part.rows, placed + int(stands.slice(start, part.rows).sum())
 
-    def written(piece: tuple[Part, pl.Series, int]) -> Part:
-        part, stand, at = piece
-        mine = firsts.slice(at, int(stand.sum()))
+    def written(piece: tuple[Part, int, int]) -> Part | None:
+        part, at, to = piece
+        stand = stands.slice(at, part.rows)
+        theirs = came.slice(at, part.rows).select(names)
+        mine = firsts.slice(to, int(stand.sum()))
+        if not mine.select(names).equals(theirs if stand.all() else theirs.filter(stand)):
+            return None
         files = part.files if stand.all() else (_shortened(store, mine.select(names), part, stand),)
         if added:
             files = (*files, _write_file(store, mine.select(added)))
         return Part(mine.height, files, part.arrivals or _arrivals(mine))
 
-    parts = each(written, [piece for piece in pieces if piece[1].any()] or pieces[:1])
+    left = [piece for piece in pieces if stands.slice(piece[1], piece[0].rows).any()]
+    parts = [part for part in each(written, left or pieces[:1]) if part is not None]
+    if len(parts) < len(left) or placed != firsts.height:
+        # It moved rows or rewrote a column, so that nothing of what came can be kept.
+        return write_table(store, rows, last_arrivals=[part.arrivals[1] for part in before.parts if part.arrivals])
     more = write_table(store, copies).parts if copies is not None and copies.height else ()
     return Table(schema_of(rows), (*parts, *more))
+
+
+def write_fates(store: LocalStore, fates: pl.DataFrame, came: pl.DataFrame, before: Table) -> Table:
+    """Write the fates of the rows `came`, which are the table `before`, part by part.
+
+    What became of a part's rows is written once for the same fates of the same rows.
+    """
+    if fates.height != came.height or not fates.get_column("row_id").equals(came.get_column("row_id")):
+        return write_table(store, fates)
+    starts = [0, *accumulate(part.rows for part in before.parts)]
+
+    def written(place: int) -> Part:
+        part = before.parts[place]
+        mine = fates.slice(starts[place], part.rows)
+        name = f"{digest(['fates', part.fingerprint, fingerprint(mine.drop('row_id'))])}-file"
+        kept = _recalled(store, name)
+        if kept is None:
+            kept = _write_file(store, mine)
+            store.remember(name, asdict(kept))
+        return Part(part.rows, (kept,))
+
+    return Table(schema_of(fates), tuple(each(written, range(len(before.parts)))))
 
 
 def _standing(rows: pl.DataFrame, came: pl.DataFrame) -> pl.Series:

@@ -14,7 +14,6 @@ from feedback_assets.policy import Pinned, Section, unique_ids
 from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, fates
 
 FIXED_POINT = 1_000_000
-DECIDED = "decided_by"  # place of the first target that copied a row; while it is decided only
 
 
 class Target(Pinned):
@@ -63,9 +62,8 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
         FeedbackError: a target's column is not there.
     """
     del engine
-    rows = inputs.rows.with_columns(
-        pl.lit(1, pl.Int32).alias("copies"), pl.lit(None, pl.Int32).alias(DECIDED)
-    ).collect()
+    rows = inputs.rows.with_columns(pl.lit(1, pl.Int32).alias("copies")).collect()
+    decided = pl.Series("decided", [None], pl.Int32).new_from_index(0, rows.height)  # by the first target that copied
     facts: dict[str, Any] = {"targets": {}}
     for place, target in enumerate(section.targets):
         if target.column not in inputs.rows.collect_schema():
@@ -74,8 +72,9 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
             raise FeedbackError(f"upsampled.targets: {target.id}: there is no column {target.column!r}{hint}")
         before = int(rows.get_column("copies").sum())
         copies = _copies(rows, target, section.key)
-        first = pl.when(copies > pl.col("copies")).then(pl.lit(place, pl.Int32))
-        rows = rows.with_columns(copies, pl.coalesce(DECIDED, first).alias(DECIDED))
+        first = pl.when(copies > rows.get_column("copies")).then(pl.lit(place, pl.Int32))
+        decided = pl.select(pl.coalesce(decided, first).alias("decided")).to_series()
+        rows = rows.with_columns(copies)
         facts["targets"][target.id] = {
             "asked": target.shares,
             "reached": _shares(rows, target),
@@ -83,7 +82,7 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
         }
     ids = dict(enumerate(target.id for target in section.targets))
     versions = dict(enumerate(target.version for target in section.targets))
-    firsts = rows.drop(DECIDED).with_columns(pl.lit(0, pl.Int32).alias("copy_index"))
+    firsts = rows.with_columns(pl.lit(0, pl.Int32).alias("copy_index"))
     further = (
         firsts.filter(pl.col("copies") > 1)
         .with_columns(pl.int_ranges(1, pl.col("copies"), dtype=pl.Int32).alias("copy_index"))
@@ -93,10 +92,12 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
     return Output(
         pl.concat([firsts, further]),
         fates(
-            rows,
+            rows.select("row_id", "copies", decided),
             pl.when(pl.col("copies") > 1).then(pl.lit("copied")).otherwise(pl.lit("kept")),
-            rule=pl.col(DECIDED).replace_strict(ids, default=None, return_dtype=pl.String) if ids else None,
-            rule_version=pl.col(DECIDED).replace_strict(versions, default=None, return_dtype=pl.Int32) if ids else None,
+            rule=pl.col("decided").replace_strict(ids, default=None, return_dtype=pl.String) if ids else None,
+            rule_version=pl.col("decided").replace_strict(versions, default=None, return_dtype=pl.Int32)
+            if ids
+            else None,
             copies=pl.col("copies"),
         ).collect(),
         facts=facts,
