@@ -130,24 +130,22 @@ class Window:
             where = f"NOT ({self._below(floor)}){inside}"
         position, _ = self._positions()
         key = f"{_quoted(self.source.key or '')}::text"
-        marks = {
+        expressions = {
             "key": key,
             "position": position,
             "digest": self._digest(),
             "place": _number(self._place()),
             "bucket": self._bucket(),
         }
-        told = ", ".join(f"{expression} AS {_MARK}{name}" for name, expression in marks.items())
+        told = ", ".join(f"{expression} AS {_MARK}{name}" for name, expression in expressions.items())
         statement = (
             f"SELECT {', '.join(self.columns)}, {told} FROM {_from(self.source)} WHERE {where} "
             f'ORDER BY {_quoted(self.source.watermark or "")}, {key} COLLATE "C"'
         )
         for frame in self._pieces(statement):
             own = [name for name in frame.columns if not name.startswith(_MARK)]
-            yield Read(
-                frame.select(own),
-                frame.select(pl.col(_MARK + name).cast(dtype).alias(name) for name, dtype in MARKS.items()),
-            )
+            marks = frame.select(pl.col(_MARK + name).cast(dtype).alias(name) for name, dtype in MARKS.items())
+            yield Read(frame.select(own), _copied(marks))
 
     def _positions(self) -> tuple[str, str]:
         column = _quoted(self.source.watermark or "")
@@ -265,6 +263,11 @@ def _frame(table: Any) -> pl.DataFrame:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101  a table is no series
     return frame
+
+
+def _copied(frame: pl.DataFrame) -> pl.DataFrame:
+    """In memory of its own: one column of what the driver gave would keep all of it."""
+    return pl.read_ipc(frame.write_ipc(None, compat_level=pl.CompatLevel.oldest()).getvalue())
 
 
 def _check(source: Source, names: Sequence[str]) -> None:

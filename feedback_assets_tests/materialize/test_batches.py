@@ -267,7 +267,7 @@ def test_what_the_store_has_forgotten_of_a_file_that_is_gone_is_an_error(inbox: 
     (inbox.batches / "w1").unlink()
     name = commit.circumstances["arrived"]["0"]["mapped"]
     inbox.project().store.path(f"memo/{name[:2]}/{name}.json").unlink()
-    with pytest.raises(FeedbackError, match="'w1' of source 's' is no longer where it was, .*; put the file back"):
+    with pytest.raises(FeedbackError, match=r"'w1' of source 's' is no longer where it was, .*; put the file back"):
         inbox.run()
 
 
