@@ -58,7 +58,9 @@ def arrivals(
         present |= {(file.source, file.name, file.digest): file for file in files}
     sources = {source.name for source in section.sources}
     known = {key: told for key, told in recorded.items() if key[0] in sources}
-    new = sorted(key for key, file in present.items() if key not in known and not file.waits)
+    # Within a source in the order in which they are listed: files by name, windows as they were landed.
+    unseen = (key for key, file in present.items() if key not in known and not file.waits)
+    new = sorted(unseen, key=lambda key: key[0])
     names = {key[:2] for key in present}
     states: dict[Key, str] = {}
     for key in known:

@@ -173,6 +173,15 @@ def test_what_is_deleted_stays_until_it_is_retracted_and_is_told(desk: Desk):
     assert desk.fates(desk.run()) == {"kept": 2, "redelivered": 1}
 
 
+def test_windows_that_were_landed_and_not_yet_taken_in_keep_their_order(desk: Desk):
+    source = desk.project().policy.ingested.sources[0]
+    for at, choice in (("2", "up"), ("1", "down")):
+        desk.server.sql("DELETE FROM feedback")
+        desk.add((1, at), choice=choice)
+        land(desk.project().store, source)
+    assert desk.records(desk.run()) == {1: "down"}
+
+
 KEYS = st.integers(1, 6)
 CHANGES = st.one_of(
     st.tuples(
