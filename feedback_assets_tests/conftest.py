@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from feedback_assets_tests import postgres_server
+
 RECORDS = 1_000
 
 
@@ -32,3 +34,12 @@ def sample(sample_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("DAGSTER_HOME", "")
     monkeypatch.delenv("DAGSTER_HOME")
     return Path(shutil.copytree(sample_run, tmp_path / "project"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgres_server.Server]:
+    """A running Postgres."""
+    if postgres_server.programs() is None:
+        pytest.skip("Postgres is not installed; on Debian: apt-get install postgresql")
+    with postgres_server.server() as running:
+        yield running

@@ -12,7 +12,7 @@ STANDING = ("kept", "copied")
 """Fates of rows that stand in the output."""
 POINTING = ("merged", "redelivered", "superseded")
 """Fates that name another row in `into`."""
-GONE = ("dropped", "quarantined", *POINTING)
+GONE = ("dropped", "quarantined", "retracted", *POINTING)
 
 DEFINITION = {
     "type": "conservation",

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from feedback_assets.materialize.batches import notices
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
@@ -129,6 +130,9 @@ def show_run(project: Project, ran: "Ran", *, sample: bool) -> None:
     for name, commit in ran.commits.items():
         for change in commit.circumstances["unversioned_changes"]:
             console.print(f"notice    {name}: {change}", style="yellow")
+    if "ingested" in ran.commits:
+        for notice in notices(project, ran.commits["ingested"]):
+            console.print(f"notice    ingested: {notice}", style="yellow", soft_wrap=True)
     if ran.release is not None:
         console.print(f"release   {ran.release.id}", style="bold", soft_wrap=True)
         console.print(

@@ -1,19 +1,19 @@
 """What comes from outside: batch files become parts once, and the order in which they arrived is kept."""
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from pathlib import Path
+from difflib import get_close_matches
 from typing import Any
 
 import polars as pl
 
 from feedback_assets.code_version import code_digest
-from feedback_assets.digests import digest, file_digest, fingerprint
+from feedback_assets.digests import digest, fingerprint
 from feedback_assets.errors import FeedbackError
+from feedback_assets.materialize.arrivals import Key, arrivals
 from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.landing import land
 from feedback_assets.record import TIME
 from feedback_assets.snapshots.snapshot import (
     Memo,
@@ -28,16 +28,24 @@ from feedback_assets.snapshots.snapshot import (
     write_table,
 )
 from feedback_assets.snapshots.store import LocalStore
-from feedback_assets.sources.files import BatchFile, list_files, read
+from feedback_assets.sources.files import BatchFile, read
 from feedback_assets.sources.guidelines import GuidelinesSection, read_guidelines
 from feedback_assets.sources.mapping import map_records
+from feedback_assets.sources.place import Place
 from feedback_assets.sources.source import Source
-from feedback_assets.stages.ingested import DELIVERY, UNUSUAL, IngestedSection, Intake, decide, settle, to_records
+from feedback_assets.stages.ingested import (
+    DELIVERY,
+    IngestedSection,
+    Intake,
+    decide,
+    retract,
+    settle,
+    to_records,
+)
 from feedback_assets.threads import each
 
 CONTENT_PART_ROWS = 50_000
 PART_ROWS = 8_192
-SETTLED = 2.0  # seconds: more than the tick of any file system's clock
 BATCHES = pl.Schema(
     {
         "arrival": pl.Int64,
@@ -46,17 +54,24 @@ BATCHES = pl.Schema(
         "digest": pl.String,
         "rows": pl.Int64,
         "quarantined": pl.Int64,
+        "state": pl.String,
     }
 )
+"""The table of batches. `state`: "current"; "redelivered", if the same bytes of the source arrived before;
+"retracted"; or "mapped earlier", if its file is gone and the mapping or the code has changed since it was read."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What intake brought: the snapshot, how many records came, and when each batch arrived (ISO 8601, by arrival)."""
+    """What intake brought: the snapshot, how many records came, and by arrival what is not of the data.
+
+    That is `at`, when the batch arrived (ISO 8601); `mapped`, the name under which the store remembers what it became;
+    and `state`, whether its file is there ("current", "renamed", "replaced", "removed").
+    """
 
     snapshot: Snapshot
     rows_in: int
-    arrived: Mapping[str, str]
+    arrived: Mapping[str, Any]
 
 
 def read_registry(folder: Any, store: LocalStore, section: GuidelinesSection) -> Taken:
@@ -70,87 +85,75 @@ def read_batches(
 ) -> Taken:
     """Read all batches into a snapshot: those of the `previous` commit in their order, then what is new, by name.
 
-    A file is read once for each version of its mapping; what it became is remembered.
+    What a query brings is landed first. A batch is read once for each version of its mapping; what it became is
+    remembered. One whose file is gone goes on as it was mapped last.
 
     Raises:
-        FeedbackError: no file matches, or a file cannot be read or mapped at all.
+        FeedbackError: no file matches, a file cannot be read or mapped at all, a database cannot be read, or the
+            policy retracts a batch that never arrived.
     """
+    for source in section.sources:
+        if source.in_database:
+            land(store, source)
+    found = arrivals(folder, store, section, previous, now)
+    if not found.order:
+        raise FeedbackError("no source has a complete batch yet; run again when one has arrived")
     memo = Memo(store)
-    known, arrived = _known(store, previous)
-    present = {
-        (file.source, file.name, file.digest): file
-        for source in section.sources
-        for file in list_files(source, folder, partial(digest_of, store))
-    }
     sources = {source.name: source for source in section.sources}
-    new = sorted(key for key in present if key not in known)
-    arrivals = [key for key in known if key[0] in sources] + new
-    taken = each(lambda key: _read_file(store, memo, key, present.get(key), sources[key[0]]), arrivals)
-    order = {key: place for place, key in enumerate(arrivals)}
-    arrived = {key: arrived.get(key, now.isoformat(timespec="seconds")) for key in arrivals}
+    mapped = each(
+        lambda key: _mapped(store, memo, key, found.files.get(key), sources[key[0]], found.known.get(key)), found.order
+    )
+    taken = [one.snapshot for one in mapped]
+    arrived = {
+        key: {
+            "at": found.known[key]["at"] if key in found.known else now.isoformat(timespec="seconds"),
+            "mapped": one.name,
+            "state": found.states.get(key, "current"),
+        }
+        for key, one in zip(found.order, mapped, strict=True)
+    }
     limits = pl.DataFrame(
         {
-            "arrival": list(range(len(arrivals))),
-            "not_after": [section.as_of or datetime.fromisoformat(arrived[key]) for key in arrivals],
+            "arrival": list(range(len(found.order))),
+            "not_after": [section.as_of or datetime.fromisoformat(told["at"]) for told in arrived.values()],
         },
         schema={"arrival": pl.Int64, "not_after": TIME},
     )
-    unusual = decide(_numbered(store, taken, "rows", range(len(taken)), DELIVERY), limits)
-    held = unusual.partition_by("arrival", as_dict=True, maintain_order=True)
+    batches = _batches(found.order, mapped)
+    retracted = _retractions(section, batches)
+    deliveries = _numbered(store, taken, "rows", range(len(taken)), DELIVERY)
+    unusual = decide(deliveries.join(retracted, on="arrival", how="anti", maintain_order="left"), limits)
     blocks = each(
-        lambda block: _block(store, memo, taken, block, [held[(at,)] for at in block if (at,) in held]),
+        lambda block: _block(store, memo, taken, block, unusual, retracted),
         _blocks([one.tables["rows"].rows for one in taken]),
     )
-    bad = dict(unusual.filter(pl.col("fate") == "quarantined").get_column("arrival").value_counts().iter_rows())
-    batches = pl.DataFrame(
-        [
-            (at, *key, one.tables["rows"].rows, one.tables["quarantine"].rows + bad.get(at, 0))
-            for at, (key, one) in enumerate(zip(arrivals, taken, strict=True))
-        ],
-        schema=BATCHES,
-        orient="row",
-    )
     whole = joined("ingested", blocks)
+    tables = {
+        **whole.tables,
+        "content": _content(taken),
+        "batches": write_table(store, _settled(batches, unusual, retracted)),
+    }
     return Taken(
-        Snapshot(
-            "ingested",
-            {**whole.tables, "content": _content(taken), "batches": write_table(store, batches)},
-            whole.facts,
-        ),
+        Snapshot("ingested", tables, whole.facts),
         whole.tables["fates"].rows,
-        {str(order[key]): arrived[key] for key in arrivals},
+        {str(place): told for place, told in enumerate(arrived.values())},
     )
 
 
-def digest_of(store: LocalStore, path: Path) -> str:
-    """SHA-256 of a file, remembered for as long as the file system says that it did not change."""
-    found = path.stat()
-    key = digest(["file", str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
-    known = store.recall(key)
-    if known is None:
-        known = file_digest(path)
-        # A file that changes again within one tick of the clock would keep its times.
-        if time.time() - found.st_ctime > SETTLED:
-            store.remember(key, known)
-    return known
+@dataclass(frozen=True)
+class Mapped:
+    """What a batch became, the name under which that is remembered, and whether an earlier mapping made it."""
+
+    snapshot: Snapshot
+    name: str
+    earlier: bool = False
 
 
-Key = tuple[str, str, str]
-
-
-def _known(store: LocalStore, previous: Commit | None) -> tuple[list[Key], dict[Key, str]]:
-    if previous is None:
-        return [], {}
-    batches = scan(store, previous.snapshot.tables["batches"]).collect()
-    keys = [(row["source"], row["batch"], row["digest"]) for row in batches.iter_rows(named=True)]
-    times = previous.circumstances["arrived"]
-    return keys, {key: times[str(place)] for place, key in enumerate(keys)}
-
-
-def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, source: Source) -> Snapshot:
-    mapping = source.pinned()
-    # Where the file lies does not change what is in it.
-    mapping.pop("path")
+def _mapped(
+    store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, source: Source, told: Mapping[str, str] | None
+) -> Mapped:
+    # Where the batches lie does not change what is in them.
+    mapping = {name: value for name, value in source.pinned().items() if name not in Place.model_fields}
     code = [
         code_digest(name)
         for name in (
@@ -162,12 +165,21 @@ def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, 
     name = digest(["file", code, key, mapping, CONTENT_PART_ROWS])
     known = memo.get(name)
     if known is not None:
-        return known
+        return Mapped(known, name)
     if file is None:
-        raise FeedbackError(
-            f"batch {key[1]!r} of source {key[0]!r} is no longer where it was, and its mapping or the code has changed "
-            "since; put the file back, or restore the mapping"
-        )
+        earlier = memo.get(told["mapped"]) if told else None
+        if told is None or earlier is None:
+            raise FeedbackError(
+                f"batch {key[1]!r} of source {key[0]!r} is no longer where it was, and the store has forgotten what it "
+                "became; put the file back"
+            )
+        return Mapped(earlier, told["mapped"], earlier=True)
+    snapshot = _read_file(store, file, source)
+    memo.put(name, snapshot)
+    return Mapped(snapshot, name)
+
+
+def _read_file(store: LocalStore, file: BatchFile, source: Source) -> Snapshot:
     raw = read(file, source)
     mapped = map_records(raw, source, file)
     intake = to_records(mapped.records, source.name)
@@ -188,7 +200,7 @@ def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, 
         .sort("line", "row_id")
     )
     quarantined = pl.concat([mapped.quarantined, intake.quarantined]).sort("line", "reason", nulls_last=True)
-    snapshot = Snapshot(
+    return Snapshot(
         f"{source.name}/{file.name}",
         {
             "rows": write_table(store, rows, lengths=[rows.height]),
@@ -196,8 +208,6 @@ def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, 
             "quarantine": write_table(store, quarantined),
         },
     )
-    memo.put(name, snapshot)
-    return snapshot
 
 
 def _content_part(store: LocalStore, intake: Intake, piece: slice) -> Part:
@@ -220,20 +230,28 @@ def _numbered(
 
 
 def _block(
-    store: LocalStore, memo: Memo, taken: list[Snapshot], block: Sequence[int], unusual: Sequence[pl.DataFrame]
+    store: LocalStore,
+    memo: Memo,
+    taken: list[Snapshot],
+    block: Sequence[int],
+    unusual: pl.DataFrame,
+    retracted: pl.DataFrame,
 ) -> Snapshot:
     """Rows, quarantine and fates of some consecutive arrivals; remembered as long as they are told the same of them."""
-    told = pl.concat([UNUSUAL.to_frame(), *unusual])
+    here = pl.col("arrival").is_in(list(block))
     held = [
         [arrival, *(part.fingerprint for name in ("rows", "quarantine") for part in taken[arrival].tables[name].parts)]
         for arrival in block
     ]
-    key = digest(["block", code_digest("feedback_assets.stages.ingested"), held, fingerprint(told)])
+    told = [unusual.filter(here), retracted.filter(here)]
+    key = digest(["block", code_digest("feedback_assets.stages.ingested"), held, *map(fingerprint, told)])
     known = memo.get(key)
     if known is not None:
         return known
     came = _numbered(store, taken, "rows", block)
-    resolved = settle(came, _numbered(store, taken, "quarantine", block), told)
+    left = retract(came, _numbered(store, taken, "quarantine", block), told[1])
+    resolved = settle(left.rows, left.quarantined, told[0])
+    fates = pl.concat([resolved.fates, left.fates]).sort("arrival", "line", "row_id")
     before = taken[block[0]].tables["rows"] if len(block) == 1 else None
     snapshot = Snapshot(
         "ingested",
@@ -242,7 +260,7 @@ def _block(
             if before is not None
             else write_table(store, resolved.rows, lengths=[resolved.rows.height]),
             "quarantine": write_table(store, resolved.quarantined),
-            "fates": write_table(store, resolved.fates),
+            "fates": write_table(store, fates),
         },
         resolved.facts,
     )
@@ -261,6 +279,53 @@ def _blocks(rows: Sequence[int]) -> list[list[int]]:
         blocks[-1].append(arrival)
         held += more
     return blocks
+
+
+def _batches(order: list[Key], mapped: Sequence[Mapped]) -> pl.DataFrame:
+    """The table of batches (BATCHES), before it is known what is retracted and quarantined across them."""
+    again = pl.int_range(pl.len()).over("source", "digest") > 0
+    return pl.DataFrame(
+        [
+            (
+                *(place, *key, one.snapshot.tables["rows"].rows, one.snapshot.tables["quarantine"].rows),
+                "mapped earlier" if one.earlier else None,
+            )
+            for place, (key, one) in enumerate(zip(order, mapped, strict=True))
+        ],
+        schema=BATCHES,
+        orient="row",
+    ).with_columns(pl.coalesce("state", pl.when(again).then(pl.lit("redelivered")), pl.lit("current")))
+
+
+def _retractions(section: IngestedSection, batches: pl.DataFrame) -> pl.DataFrame:
+    """Which arrivals are retracted, and by which entry of the policy: arrival, rule, rule_version."""
+    found = [pl.DataFrame(schema={"arrival": pl.Int64, "rule": pl.String, "rule_version": pl.Int32})]
+    for entry in section.retracted:
+        named = (pl.col("source") == entry.source) & (pl.col("batch") == entry.batch)
+        meant = batches.filter(named & pl.col("digest").str.starts_with(entry.digest or ""))
+        if meant.is_empty():
+            names = batches.filter(pl.col("source") == entry.source).get_column("batch").to_list()
+            close = get_close_matches(entry.batch, names, n=1)
+            raise FeedbackError(
+                f"ingested.retracted, {entry.id!r}: no batch {entry.batch!r} of source {entry.source!r} ever arrived"
+                + (f"; did you mean {close[0]!r}?" if close else "; correct it, or leave the entry out")
+            )
+        version = pl.lit(entry.version, pl.Int32).alias("rule_version")
+        found.append(meant.select("arrival", pl.lit(entry.id).alias("rule"), version))
+    return pl.concat(found).unique("arrival", keep="first", maintain_order=True)
+
+
+def _settled(batches: pl.DataFrame, unusual: pl.DataFrame, retracted: pl.DataFrame) -> pl.DataFrame:
+    more = unusual.filter(pl.col("fate") == "quarantined").group_by("arrival").agg(more=pl.len().cast(pl.Int64))
+    gone = pl.col("arrival").is_in(retracted.get_column("arrival").implode())
+    return (
+        batches.join(more, on="arrival", how="left", maintain_order="left")
+        .with_columns(
+            pl.when(gone).then(0).otherwise(pl.col("quarantined") + pl.col("more").fill_null(0)).alias("quarantined"),
+            pl.when(gone).then(pl.lit("retracted")).otherwise("state").alias("state"),
+        )
+        .select(BATCHES.names())
+    )
 
 
 def _content(snapshots: list[Snapshot]) -> Table:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from feedback_assets.errors import FeedbackError, Refused
+from feedback_assets.materialize.batches import notices
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.examine import required_checks
 from feedback_assets.materialize.materialize import materialize, resolve
@@ -70,6 +71,9 @@ def _asset(project: Project, stage: Stage, listener: Listener) -> dg.AssetsDefin
         listener(stage.name, "done", commit)
         for change in commit.circumstances["unversioned_changes"]:
             context.log.warning(change)
+        if stage.name == "ingested":
+            for notice in notices(project, commit):
+                context.log.warning(notice)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(commit.data_version),
             metadata=describe(project, commit, made),

@@ -1,12 +1,14 @@
 """The job over the whole graph, and what starts it: a daily schedule and a sensor for new batches, both off."""
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
 from feedback_assets.digests import digest
 from feedback_assets.errors import FeedbackError
+from feedback_assets.materialize.arrivals import arrivals, in_commit
+from feedback_assets.materialize.landing import unlanded
 from feedback_assets.materialize.project import Project
-from feedback_assets.snapshots.snapshot import scan
-from feedback_assets.sources.files import list_files
 
 JOB = "build_release"
 build_release = dg.define_asset_job(
@@ -36,23 +38,21 @@ def new_batches(project: Project) -> dg.SensorDefinition:
         description="Builds a release when a batch arrives; once for each arrival, also after a restart.",
     )
     def _sensor() -> dg.RunRequest | dg.SkipReason:
+        latest = project.commits.latest("ingested")
+        section = project.policy.ingested
         try:
-            present = {
-                (file.source, file.name, file.digest)
-                for source in project.policy.ingested.sources
-                for file in list_files(source, project.folder)
-            }
+            known = in_commit(project.store, latest)
+            order = arrivals(project.folder, project.store, section, latest, datetime.now(UTC)).order
+            held = {source.name: unlanded(project.store, source) for source in section.sources if source.in_database}
         except FeedbackError as error:
             return dg.SkipReason(str(error))
-        latest = project.commits.latest("ingested")
-        known: set[tuple[str, ...]] = set()
-        if latest is not None:
-            table = scan(project.store, latest.snapshot.tables["batches"])
-            known = set(table.select("source", "batch", "digest").collect().iter_rows())
-        arrived = sorted(present - known)
-        if not arrived:
+        arrived = sorted(key for key in order if key not in known)
+        rows = {name: [seen.rows, seen.position] for name, seen in held.items() if seen is not None}
+        if not arrived and not rows:
             return dg.SkipReason(f"no new batch; {len(known)} are in the latest snapshot")
         # The key is made of what arrived, so that the same arrival cannot start two runs.
-        return dg.RunRequest(run_key=digest(arrived), tags={"new_batches": str(len(arrived))})
+        return dg.RunRequest(
+            run_key=digest([arrived, rows] if rows else arrived), tags={"new_batches": str(len(arrived) + len(rows))}
+        )
 
     return _sensor

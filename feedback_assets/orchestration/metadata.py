@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
+from feedback_assets.materialize.batches import batches, waiting_files
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration.lineage import COMMIT
 from feedback_assets.provenance.release import Release, folder, training_files
 from feedback_assets.record import CONTENT, RECORD
-from feedback_assets.snapshots.snapshot import scan
 
 DESCRIPTIONS = {column.name: column.description for column in (*RECORD, *CONTENT)}
 MOST_BATCHES = 200
@@ -61,9 +62,13 @@ def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _batches(project: Project, commit: Commit) -> list[dict[str, Any]]:
-    batches = scan(project.store, commit.snapshot.tables["batches"]).tail(MOST_BATCHES).collect().to_dicts()
-    arrived = commit.circumstances["arrived"]
-    return [{**batch, "digest": batch["digest"][:12], "arrived": arrived[str(batch["arrival"])]} for batch in batches]
+    shown = batches(project, commit).tail(MOST_BATCHES).with_columns(pl.col("digest").str.slice(0, 12))
+    nothing = dict.fromkeys(shown.columns)
+    waits = [
+        {**nothing, "source": source, "batch": name, "state": "waiting"}
+        for source, name in waiting_files(project, commit)
+    ]
+    return [*shown.to_dicts(), *waits]
 
 
 def _table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:

@@ -5,6 +5,7 @@ Formats have a module each (`jsonl`, `delimited`, `spreadsheet`); here is what t
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from feedback_assets.digests import file_digest
 from feedback_assets.errors import FeedbackError
 from feedback_assets.sources.delimited import read_csv
 from feedback_assets.sources.jsonl import read_jsonl
+from feedback_assets.sources.landed import read_landed
 from feedback_assets.sources.quarantine import QUARANTINE
 from feedback_assets.sources.raw import LINE, Raw
 from feedback_assets.sources.source import SUFFIXES, Format, Source, format_of
@@ -27,7 +29,8 @@ class BatchFile:
     """One file of a source.
 
     `name` is its path below the fixed part of the source's `path`, with forward slashes: for most sources the
-    file name. `digest` is the SHA-256 of its bytes, `bytes` their number.
+    file name. `digest` is the SHA-256 of its bytes, `bytes` their number. `waits`: it is not complete, as the
+    source's `complete` says it.
     """
 
     source: str
@@ -35,28 +38,40 @@ class BatchFile:
     path: Path
     digest: str
     bytes: int
+    waits: bool = False
 
 
-def list_files(source: Source, folder: Path, digest_of: Callable[[Path], str] = file_digest) -> list[BatchFile]:
+def list_files(
+    source: Source,
+    folder: Path,
+    now: datetime | None = None,
+    *,
+    may_be_empty: bool = False,
+    digest_of: Callable[[Path], str] = file_digest,
+) -> list[BatchFile]:
     """The files of `source`, sorted by name; a relative path starts at `folder`, the policy file's.
 
-    Hidden files and unfinished ones (~, .tmp, .part, .crdownload) are left out; of a folder, so is everything
-    that has no known ending.
+    Hidden files, unfinished ones (~, .tmp, .part, .crdownload) and markers are left out; of a folder, so is everything
+    that has no known ending. `now`, by default the present, is what `settled_seconds` is counted from.
 
     Raises:
-        FeedbackError: there is no such file, or one cannot be read.
+        FeedbackError: there is no such file and the folder is not one that `may_be_empty`, or a file cannot be read.
     """
     files = [
-        BatchFile(source.name, name, path, _digest(path, digest_of), path.stat().st_size)
-        for name, path in sorted(_found(source, folder))
-        if not _passed_over(name)
+        BatchFile(source.name, name, path, _digest(path, digest_of), path.stat().st_size, waits)
+        for name, path, waits in _listed(source, folder, now)
     ]
-    if not files:
+    if not files and not (may_be_empty and _root(folder / Path(source.path).expanduser()).is_dir()):
         raise FeedbackError(
             f"source {source.name!r}: no file at {source.path!r} (looked in {folder}); correct `path`, "
             f"known endings: {', '.join(SUFFIXES)}"
         )
     return files
+
+
+def waiting(source: Source, folder: Path, now: datetime | None = None) -> list[str]:
+    """Names of the files of `source` that are not complete; none of them is opened."""
+    return [name for name, _, waits in _listed(source, folder, now) if waits] if source.complete else []
 
 
 def read(file: BatchFile, source: Source) -> Raw:
@@ -92,11 +107,33 @@ def _read(file: BatchFile, source: Source, format_: Format) -> Raw:
         return read_csv(file.path, source.name, file.name)
     if format_ == "xlsx":
         return read_xlsx(file.path, source.name, file.name, source.sheet)
-    frame = pl.read_parquet(file.path, glob=False, hive_partitioning=False)
+    if source.in_database:
+        frame = read_landed(file.path)
+    else:
+        frame = pl.read_parquet(file.path, glob=False, hive_partitioning=False)
     if LINE in frame.columns:
         raise FeedbackError(f"{file.path}: the column name {LINE} is ours; rename it")
     frame = frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(LINE))
     return Raw(frame, pl.DataFrame(schema=QUARANTINE))
+
+
+def _listed(source: Source, folder: Path, now: datetime | None) -> list[tuple[str, Path, bool]]:
+    """Name, path and whether it waits, of each file."""
+    complete, moment = source.complete, (now or datetime.now(UTC)).timestamp()
+    found = [(name, path) for name, path in sorted(_found(source, folder)) if not _passed_over(name)]
+    if complete is None:
+        return [(name, path, False) for name, path in found]
+    if complete.marker is not None:
+        markers = {path: path.with_name(complete.marker.format(name=path.name)) for _, path in found}
+        return [(name, path, not markers[path].exists()) for name, path in found if path not in markers.values()]
+    return [(name, path, moment - path.stat().st_mtime < (complete.settled_seconds or 0)) for name, path in found]
+
+
+def _root(path: Path) -> Path:
+    """The folder that is looked in."""
+    if path.is_dir():
+        return path
+    return Path(*_before_magic(path)) if has_magic(str(path)) else path.parent
 
 
 def _found(source: Source, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -109,7 +146,7 @@ def _found(source: Source, folder: Path) -> Iterator[tuple[str, Path]]:
             if entry.is_file() and known and known == (source.format or known):
                 yield entry.name, entry
     elif has_magic(str(path)):
-        root = Path(*_before_magic(path))
+        root = _root(path)
         for name in glob(str(path.relative_to(root)), root_dir=root, recursive=True):  # noqa: PTH207  leaves hidden files out
             if (root / name).is_file():
                 yield Path(name).as_posix(), root / name

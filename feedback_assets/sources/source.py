@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from feedback_assets.expressions import Sql
 from feedback_assets.policy import Section
 from feedback_assets.record import FROM_SOURCE, TIME
+from feedback_assets.sources.place import Place
 
 Format = Literal["jsonl", "csv", "parquet", "xlsx"]
 PROMPT_FORMATS = ("text", "turns", "roles", "anthropic")
@@ -49,11 +50,10 @@ class ColumnMapping(Section):
         return value
 
 
-class Source(Section):
-    """A source of feedback: files of one shape, and the expressions that make records of them."""
+class Source(Place):
+    """A source of feedback: files or rows of one shape, and the expressions that make records of them."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the source; part of every row_id")
-    path: str = Field(min_length=1, description="file, folder or glob, relative to the policy file; ~ is the home")
     format: Format | None = Field(default=None, description="None: by the file name's ending")
     sheet: str | None = Field(default=None, description="sheet of a spreadsheet; None: the first")
     batch: Sql | None = Field(default=None, description="name of a record's batch; None: the file's name")

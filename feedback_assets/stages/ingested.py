@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Annotated
 
 import polars as pl
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from feedback_assets.digests import text_digest, text_id
-from feedback_assets.policy import Section
+from feedback_assets.policy import Pinned, Section, unique_ids
 from feedback_assets.record import (
     ANNOTATOR_KINDS,
     CONTENT_SCHEMA,
@@ -35,11 +36,25 @@ UNTRACED = (
 )
 
 
+class Retraction(Pinned):
+    """A batch whose records leave: those of no other delivery count in their place, if there is one."""
+
+    source: str = Field(description="name of the source")
+    batch: str = Field(min_length=1, description="name of the batch, as in the table of batches")
+    digest: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{12,64}$", description="how its digest begins; None: each batch of that name"
+    )
+    who: str = Field(min_length=1, description="who decided it")
+
+
 class IngestedSection(Section):
     """Where feedback comes from."""
 
     as_of: datetime | None = Field(default=None, description="no record can be later; default: when its batch arrived")
     sources: tuple[Source, ...] = Field(min_length=1, description="the sources, each with its mapping")
+    retracted: Annotated[tuple[Retraction, ...], AfterValidator(unique_ids)] = Field(
+        default=(), description="batches whose records leave"
+    )
     max_quarantined_share: float = Field(
         default=0.2, ge=0, le=1, description="more than this in quarantine fails the check"
     )
@@ -334,7 +349,7 @@ def settle(rows: pl.DataFrame, quarantined: pl.DataFrame, unusual: pl.DataFrame)
     )
     all_quarantined = pl.concat([quarantined, newly]).sort("arrival", "line", "reason", nulls_last=True)
     unread = quarantined.select(
-        text_id(pl.col("source"), pl.col("batch"), pl.col("line").cast(pl.String)).alias("row_id"),
+        _row_id_of_unread(),
         pl.lit("quarantined").alias("fate"),
         pl.col("reason").alias("rule"),
         "arrival",
@@ -358,6 +373,47 @@ def settle(rows: pl.DataFrame, quarantined: pl.DataFrame, unusual: pl.DataFrame)
         all_fates,
         {"quarantined": dict(reasons.iter_rows())},
     )
+
+
+@dataclass(frozen=True)
+class Retracted:
+    """What is left when batches are retracted, and the fates of what is not (as in Resolved)."""
+
+    rows: pl.DataFrame
+    quarantined: pl.DataFrame
+    fates: pl.DataFrame
+
+
+def retract(rows: pl.DataFrame, quarantined: pl.DataFrame, retracted: pl.DataFrame) -> Retracted:
+    """Take the records of retracted batches away, as if they had not been delivered.
+
+    `rows` and `quarantined` are those of all batches with `arrival`; `retracted` has `arrival` (Int64), `rule` (String)
+    and `rule_version` (Int32): which batches, and the retraction that says so.
+    """
+    unread = quarantined.select(_row_id_of_unread(), "arrival", "line")
+    fates = (
+        pl.concat([rows.select("row_id", "arrival", "line"), unread])
+        .join(retracted, on="arrival")
+        .select(
+            "row_id",
+            pl.lit("retracted").alias("fate"),
+            "rule",
+            "rule_version",
+            pl.lit(None, pl.String).alias("into"),
+            pl.lit(0, pl.Int32).alias("copies"),
+            "arrival",
+            "line",
+        )
+    )
+    return Retracted(
+        rows.join(retracted, on="arrival", how="anti", maintain_order="left"),
+        quarantined.join(retracted, on="arrival", how="anti", maintain_order="left"),
+        fates,
+    )
+
+
+def _row_id_of_unread() -> pl.Expr:
+    return text_id(pl.col("source"), pl.col("batch"), pl.col("line").cast(pl.String)).alias("row_id")
 
 
 STAGE = Stage(

@@ -13,15 +13,15 @@ import polars as pl
 from feedback_assets.engine.engine import ContentPart, Engine
 from feedback_assets.policy import Section
 
-FATES = ("kept", "dropped", "merged", "quarantined", "redelivered", "superseded", "copied")
-"""What can become of a row. A row that is `dropped`, `merged`, `quarantined`, `redelivered` or `superseded`
-is not in the output; a `copied` row is there more than once."""
+FATES = ("kept", "dropped", "merged", "quarantined", "redelivered", "superseded", "retracted", "copied")
+"""What can become of a row. A row that is `dropped`, `merged`, `quarantined`, `redelivered`, `superseded` or
+`retracted` is not in the output; a `copied` row is there more than once."""
 
 FATE_SCHEMA = pl.Schema(
     {
         "row_id": pl.String,  # for a record that never got one: a digest of batch file and line
         "fate": pl.String,
-        "rule": pl.String,  # what decided: a rule's id, "exact-duplicate", a quarantine reason
+        "rule": pl.String,  # what decided: a rule's or a retraction's id, "exact-duplicate", a quarantine reason
         "rule_version": pl.Int32,
         "into": pl.String,  # the surviving row_id of a merged, redelivered or superseded row
         "copies": pl.Int32,  # how often the row stands in the output

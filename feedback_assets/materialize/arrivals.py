@@ -1,0 +1,116 @@
+"""Which batches there are: those that arrived before, in that order, and those that are new.
+
+A batch is known by its source, its name and the digest of its bytes. What arrived once stays, whatever becomes of its
+file; the same bytes under another name, where the old name is gone, are the same batch.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from feedback_assets.digests import digest, file_digest
+from feedback_assets.materialize.commit import CONCURRENT, Commit, Commits
+from feedback_assets.materialize.landing import landed
+from feedback_assets.snapshots.snapshot import scan
+from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.sources.files import BatchFile, list_files
+from feedback_assets.stages.ingested import IngestedSection
+
+SETTLED = 2.0  # seconds: more than the tick of any file system's clock
+Key = tuple[str, str, str]
+"""Source, name, digest."""
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """All batches.
+
+    `known` are those that arrived before, in their order, each with what was recorded of it (`at`: when, ISO 8601;
+    `mapped`: under which name the memory has what it became); `new` are the others, by source and name;
+    `files` is where each can be read now, under the name that it arrived with; `states` says of each known batch
+    "current", "renamed", "replaced" (other bytes lie under its name) or "removed".
+    """
+
+    known: Mapping[Key, Mapping[str, str]]
+    new: list[Key]
+    files: Mapping[Key, BatchFile]
+    states: Mapping[Key, str]
+
+    @property
+    def order(self) -> list[Key]:
+        """All batches in order of arrival."""
+        return [*self.known, *self.new]
+
+
+def arrivals(
+    folder: Path, store: LocalStore, section: IngestedSection, previous: Commit | None, now: datetime
+) -> Arrivals:
+    """Look at what lies in the sources and at what the store knows. A file that waits is new when it is complete.
+
+    Raises:
+        FeedbackError: a source has no file and never had one, or a file cannot be read.
+    """
+    recorded = _recorded(store, previous)
+    present: dict[Key, BatchFile] = {}
+    for source in section.sources:
+        had = any(key[0] == source.name for key in recorded)
+        files = (
+            landed(store, source)
+            if source.in_database
+            else list_files(source, folder, now, may_be_empty=had, digest_of=partial(digest_of, store))
+        )
+        present |= {(file.source, file.name, file.digest): file for file in files}
+    sources = {source.name for source in section.sources}
+    known = {key: told for key, told in recorded.items() if key[0] in sources}
+    # Within a source in the order in which they are listed: files by name, windows as they were landed.
+    unseen = (key for key, file in present.items() if key not in known and not file.waits)
+    new = sorted(unseen, key=lambda key: key[0])
+    names = {key[:2] for key in present}
+    states: dict[Key, str] = {}
+    for key in known:
+        states[key] = "current" if key in present else "replaced" if key[:2] in names else "removed"
+    for key in [key for key in known if key not in present]:
+        other = next((other for other in new if (other[0], other[2]) == (key[0], key[2])), None)
+        if other is not None:
+            new.remove(other)
+            present[key] = replace(present[other], name=key[1])
+            states[key] = "renamed"
+    return Arrivals(known, new, present, states)
+
+
+def digest_of(store: LocalStore, path: Path) -> str:
+    """SHA-256 of a file, remembered for as long as the file system says that it did not change."""
+    found = path.stat()
+    key = digest(["file", str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
+    known = store.recall(key)
+    if known is None:
+        known = file_digest(path)
+        # A file that changes again within one tick of the clock would keep its times.
+        if time.time() - found.st_ctime > SETTLED:
+            store.remember(key, known)
+    return known
+
+
+def in_commit(store: LocalStore, commit: Commit | None) -> dict[Key, Mapping[str, str]]:
+    """The batches of a commit of `ingested`, in order of arrival, with what was recorded of each."""
+    if commit is None:
+        return {}
+    batches = scan(store, commit.snapshot.tables["batches"]).select("source", "batch", "digest").collect()
+    told: Mapping[str, Any] = commit.circumstances["arrived"]
+    return {key: told[str(place)] for place, key in enumerate(batches.iter_rows())}
+
+
+def _recorded(store: LocalStore, previous: Commit | None) -> dict[Key, Mapping[str, str]]:
+    """The batches of the latest commit, then those that only runs beside it committed."""
+    found = in_commit(store, previous)
+    if previous is None:
+        return found
+    commits = Commits(store)
+    for number in range(max(previous.number - CONCURRENT, 1), previous.number):
+        for key, told in in_commit(store, commits.read(previous.asset, number)).items():
+            found.setdefault(key, told)
+    return found
