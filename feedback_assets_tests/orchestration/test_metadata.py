@@ -1,0 +1,28 @@
+"""What the UI shows of the batches."""
+
+from pathlib import Path
+
+import yaml
+from dagster_project import dagster, latest, start
+
+
+def test_the_table_of_batches_says_what_became_of_each_and_what_waits(sample: Path) -> None:
+    policy = yaml.safe_load((sample / "policy.yaml").read_text())
+    policy["ingested"]["sources"][0]["complete"] = {"marker": "{name}.done"}
+    (sample / "policy.yaml").write_text(yaml.safe_dump(policy, sort_keys=False))
+    first, second, *_ = sorted((sample / "batches").glob("preferences-*.jsonl"))
+    (sample / "batches" / "preferences-2026-W99.jsonl").write_text("{half a li")
+    first.rename(first.with_name("preferences-renamed.jsonl"))
+    (sample / "batches" / "preferences-renamed.jsonl.done").touch()
+    second.unlink()
+    with dagster(sample) as instance:
+        assert start(sample, instance, "ingested").success
+        table = latest(instance, "ingested").asset_materialization.metadata["batches"]
+    columns = ["arrival", "source", "batch", "digest", "rows", "quarantined", "state", "arrived"]
+    assert [column.name for column in table.schema.columns] == columns
+    shown = {record.data["batch"]: record.data for record in table.records}
+    states = {name: data["state"] for name, data in shown.items() if data["state"] not in ("current", "redelivered")}
+    assert states == {first.name: "renamed", second.name: "removed", "preferences-2026-W99.jsonl": "waiting"}
+    assert shown["preferences-2026-W99.jsonl"]["arrival"] == ""
+    assert len(shown[first.name]["digest"]) == 12
+    assert shown[first.name]["rows"] > 0
