@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from feedback_assets.checks.conservation import DEFINITION, conservation
-from feedback_assets.checks.drift import drift_check, limit_check, loss_check
+from feedback_assets.checks.drift import SHOWN, drift_check, limit_check, loss_check
 from feedback_assets.checks.expectations import run_suite
 from feedback_assets.checks.result import CheckResult, Kind, Status, plain
 from feedback_assets.code_version import code_digest
@@ -75,6 +75,12 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
             f"at most {section.max_quarantined_share:.1%} of the records are in quarantine",
             {"type": "quarantined_share", "limit": section.max_quarantined_share},
         )
+        lost = {f"{lost.source}/{lost.batch}": lost.reason for lost in section.lost_batches}
+        required["quarantined_batches"] = Required(
+            True,
+            "no batch is in quarantine as a whole, unless the policy names it under ingested.lost_batches",
+            {"type": "quarantined_batches", "lost": lost},
+        )
         return required
     allowed = {
         f"{column}={value}": reason for (column, value), reason in sorted(monitoring.allowed(stage.name).items())
@@ -103,7 +109,7 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
 class Examined:
     """A snapshot beside what it was made from: `before` are the upstream stage's rows, None at the start of the graph.
 
-    `versions` are digests of all that is examined, for the memo.
+    `batches`: those of intake. `versions` are digests of all that is examined, for the memo.
     """
 
     stage: Stage
@@ -113,6 +119,7 @@ class Examined:
     weight_before: str | None
     after: pl.LazyFrame
     fates: pl.LazyFrame | None
+    batches: pl.LazyFrame | None = None
 
 
 def examine(store: LocalStore, examined: Examined) -> dict[str, Any]:
@@ -198,6 +205,8 @@ def _signals(
     if before is None:
         results.append(_intake_conserves(after.lazy(), fates.lazy()))
         results.append(_quarantined_share(fates.lazy(), required["quarantined_share"]))
+        assert examined.batches is not None  # noqa: S101  intake has batches
+        results.append(_quarantined_batches(examined.batches, required["quarantined_batches"]))
         return found, results
     ids = before.select("row_id").unique() if "copy_index" in before.columns else before.select("row_id")
     results.append(conservation(ids, after, fates))
@@ -277,6 +286,23 @@ def _quarantined_share(fates: pl.LazyFrame, required: Required) -> CheckResult:
         what=f"The share of records in quarantine ({bad:,} of {total:,})",
         kind="loss",
         blocking=True,
+    )
+
+
+def _quarantined_batches(batches: pl.LazyFrame, required: Required) -> CheckResult:
+    name = pl.format("{}/{}", "source", "batch")
+    whole = batches.filter(pl.col("state") == "quarantined").select(name).unique(maintain_order=True).collect()
+    names = whole.to_series().to_list()
+    lost = required.definition["lost"]
+    broken = [name for name in names if name not in lost]
+    if broken:
+        shown = ", ".join(broken[:SHOWN]) + (f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else "")
+        sentence = f"nothing of {shown} could be used; mend file or mapping, or name it under ingested.lost_batches"
+    else:
+        but = f", but for {len(names)} that the policy gives up" if names else ""
+        sentence = f"no batch is in quarantine as a whole{but}"
+    return _check(
+        "quarantined_batches", "loss", "failed" if broken else "passed", sentence, {"batches": names, "broken": broken}
     )
 
 

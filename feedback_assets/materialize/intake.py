@@ -25,9 +25,10 @@ from feedback_assets.snapshots.snapshot import (
 from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.sources.files import BatchFile, list_files, read
 from feedback_assets.sources.guidelines import GuidelinesSection, read_guidelines
-from feedback_assets.sources.mapping import map_records
+from feedback_assets.sources.mapping import MISFIT, MISSING_COLUMN, map_records, no_records, unread
+from feedback_assets.sources.raw import WHOLE_FILE, Unreadable
 from feedback_assets.sources.source import Source
-from feedback_assets.stages.ingested import IngestedSection, Intake, resolve, to_records
+from feedback_assets.stages.ingested import RESOLVED, IngestedSection, Intake, resolve, to_records
 from feedback_assets.threads import each
 
 CONTENT_PART_ROWS = 50_000
@@ -40,6 +41,7 @@ BATCHES = pl.Schema(
         "digest": pl.String,
         "rows": pl.Int64,
         "quarantined": pl.Int64,
+        "state": pl.String,  # read; empty; quarantined: nothing could be used; mended: so, and then its file came again
     }
 )
 
@@ -64,20 +66,24 @@ def read_batches(
 ) -> Taken:
     """Read all batches into a snapshot: those of the `previous` commit in their order, then what is new, by name.
 
-    A file is read once for each version of its mapping; what it became is remembered.
+    A file is read once for each version of its mapping; what it became is remembered. One that cannot be read or
+    does not fit the mapping is one row in quarantine.
 
     Raises:
-        FeedbackError: no file matches, or a file cannot be read or mapped at all.
+        FeedbackError: no file matches, or none of a source that can be read fits its mapping.
     """
     memo = Memo(store)
-    known, arrived = _known(store, previous)
+    known, arrived, unread_before = _known(store, previous)
     present = {
         (file.source, file.name, file.digest): file for source in section.sources for file in list_files(source, folder)
     }
     sources = {source.name: source for source in section.sources}
     new = sorted(key for key in present if key not in known)
     arrivals = [key for key in known if key[0] in sources] + new
-    taken = each(lambda key: _read_file(store, memo, key, present.get(key), sources[key[0]]), arrivals)
+    taken = each(
+        lambda key: _read_file(store, memo, key, present.get(key), sources[key[0]], unread_before.get(key)), arrivals
+    )
+    _refuse_wrong_mappings(arrivals, taken)
     order = {key: place for place, key in enumerate(arrivals)}
     arrived = {key: arrived.get(key, now.isoformat(timespec="seconds")) for key in arrivals}
     rows = _numbered(store, taken, "rows")
@@ -108,16 +114,40 @@ def read_batches(
 Key = tuple[str, str, str]
 
 
-def _known(store: LocalStore, previous: Commit | None) -> tuple[list[Key], dict[Key, str]]:
+def _known(store: LocalStore, previous: Commit | None) -> tuple[list[Key], dict[Key, str], dict[Key, pl.DataFrame]]:
+    """The batches of a commit in their order, when they arrived, and the quarantine row of each that was not read."""
     if previous is None:
-        return [], {}
+        return [], {}, {}
     batches = scan(store, previous.snapshot.tables["batches"]).collect()
     keys = [(row["source"], row["batch"], row["digest"]) for row in batches.iter_rows(named=True)]
     times = previous.circumstances["arrived"]
-    return keys, {key: times[str(place)] for place, key in enumerate(keys)}
+    rows = scan(store, previous.snapshot.tables["quarantine"]).filter(pl.col("line") == WHOLE_FILE).collect()
+    unread_before = {
+        keys[arrival]: row.drop("arrival") for (arrival,), row in rows.partition_by("arrival", as_dict=True).items()
+    }
+    return keys, {key: times[str(place)] for place, key in enumerate(keys)}, unread_before
 
 
-def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, source: Source) -> Snapshot:
+def _refuse_wrong_mappings(arrivals: list[Key], taken: list[Snapshot]) -> None:
+    """A column that one file lacks is the file's fault; one that every file of a source lacks is the mapping's."""
+    of_source: dict[str, list[Snapshot]] = {}
+    for key, snapshot in zip(arrivals, taken, strict=True):
+        says_something = snapshot.tables["rows"].rows or snapshot.tables["quarantine"].rows
+        if says_something and snapshot.facts.get("unread") != "file":
+            of_source.setdefault(key[0], []).append(snapshot)
+    for snapshots in of_source.values():
+        if all(snapshot.facts.get("unread") == "mapping" for snapshot in snapshots):
+            raise FeedbackError(snapshots[-1].facts["error"])
+
+
+def _read_file(
+    store: LocalStore,
+    memo: Memo,
+    key: Key,
+    file: BatchFile | None,
+    source: Source,
+    unread_before: pl.DataFrame | None,
+) -> Snapshot:
     mapping = source.pinned()
     # Where the file lies does not change what is in it.
     mapping.pop("path")
@@ -133,14 +163,28 @@ def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, 
     known = memo.get(name)
     if known is not None:
         return known
+    if file is None and unread_before is not None:  # there was nothing to keep
+        return _written(store, key, to_records(no_records(), source.name), unread_before, {"unread": "file"})
     if file is None:
         raise FeedbackError(
             f"batch {key[1]!r} of source {key[0]!r} is no longer where it was, and its mapping or the code has changed "
             "since; put the file back, or restore the mapping"
         )
-    raw = read(file, source)
-    mapped = map_records(raw, source, file)
+    facts: dict[str, str] = {}
+    try:
+        mapped = map_records(read(file, source), source, file)
+    except Unreadable as error:
+        mapped = unread(error, file)
+        facts = {"unread": "mapping" if error.reason in (MISSING_COLUMN, MISFIT) else "file", "error": str(error)}
     intake = to_records(mapped.records, source.name)
+    snapshot = _written(store, key, intake, mapped.quarantined, facts)
+    memo.put(name, snapshot)
+    return snapshot
+
+
+def _written(
+    store: LocalStore, key: Key, intake: Intake, quarantined: pl.DataFrame, facts: Mapping[str, str]
+) -> Snapshot:
     content = [
         _content_part(store, intake, slice(start, start + CONTENT_PART_ROWS))
         for start in range(0, max(intake.content.height, 1), CONTENT_PART_ROWS)
@@ -152,17 +196,16 @@ def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, 
         ),
         pl.col("content_row") % CONTENT_PART_ROWS,
     )
-    quarantined = pl.concat([mapped.quarantined, intake.quarantined]).sort("line", "reason", nulls_last=True)
-    snapshot = Snapshot(
-        f"{source.name}/{file.name}",
+    quarantined = pl.concat([quarantined, intake.quarantined]).sort("line", "reason", nulls_last=True)
+    return Snapshot(
+        f"{key[0]}/{key[1]}",
         {
             "rows": write_table(store, rows),
             "content": Table(schema_of(intake.content), tuple(content)),
             "quarantine": write_table(store, quarantined),
         },
+        facts,
     )
-    memo.put(name, snapshot)
-    return snapshot
 
 
 def _content_part(store: LocalStore, intake: Intake, piece: slice) -> Part:
@@ -188,12 +231,26 @@ def _batches(arrivals: list[Key], rows: pl.DataFrame, quarantined: pl.DataFrame)
     )
     counts = rows.group_by("arrival").agg(pl.len().cast(pl.Int64).alias("rows"))
     bad = quarantined.group_by("arrival").agg(pl.len().cast(pl.Int64).alias("quarantined"))
+    late = quarantined.filter(pl.col("reason").is_in(RESOLVED)).group_by("arrival").agg(pl.len().alias("late"))
+    nothing = (pl.col("quarantined") > 0) & (pl.col("rows") == pl.col("late"))
+    again = (~nothing & (pl.col("rows") > 0)).reverse().cum_max().shift(fill_value=False).reverse()
     return (
         named.join(counts, on="arrival", how="left")
         .join(bad, on="arrival", how="left")
-        .with_columns(pl.col("rows", "quarantined").fill_null(0))
-        .select(BATCHES.names())
+        .join(late, on="arrival", how="left")
+        .with_columns(pl.col("rows", "quarantined", "late").fill_null(0))
         .sort("arrival")
+        .with_columns(
+            pl.when(nothing & again.over("source", "batch"))
+            .then(pl.lit("mended"))
+            .when(nothing)
+            .then(pl.lit("quarantined"))
+            .when(pl.col("rows") == 0)
+            .then(pl.lit("empty"))
+            .otherwise(pl.lit("read"))
+            .alias("state")
+        )
+        .select(BATCHES.names())
     )
 
 

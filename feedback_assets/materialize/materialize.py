@@ -311,6 +311,7 @@ def _examined(project: Project, entry: Stage, inputs: Mapping[str, Commit], snap
         weight_before=stage(before.asset).weight if before else None,
         after=scan(project.store, snapshot.tables["rows"]),
         fates=scan(project.store, fates) if fates else None,
+        batches=scan(project.store, snapshot.tables["batches"]) if "batches" in snapshot.tables else None,
     )
 
 

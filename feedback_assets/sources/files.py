@@ -1,9 +1,9 @@
 """The batch files of a source: which there are, and what is in one.
 
-Formats have a module each (`jsonl`, `delimited`, `spreadsheet`); here is what they share.
+Formats have a module each (`jsonl`, `delimited`, `spreadsheet`); here is what they share, and Parquet and Arrow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -12,14 +12,17 @@ import polars as pl
 
 from feedback_assets.digests import file_digest
 from feedback_assets.errors import FeedbackError
+from feedback_assets.expressions import columns_of
 from feedback_assets.sources.delimited import read_csv
 from feedback_assets.sources.jsonl import read_jsonl
 from feedback_assets.sources.quarantine import QUARANTINE
-from feedback_assets.sources.raw import LINE, Raw
+from feedback_assets.sources.raw import Raw, Unreadable, numbered, too_large
 from feedback_assets.sources.source import SUFFIXES, Format, Source, format_of
 from feedback_assets.sources.spreadsheet import read_xlsx
 
 _UNFINISHED = ("~", ".tmp", ".part", ".crdownload")
+_ABOUT_A_DATASET = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+"""Files that Hugging Face `datasets` writes beside the data."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ def list_files(source: Source, folder: Path) -> list[BatchFile]:
     """The files of `source`, sorted by name; a relative path starts at `folder`, the policy file's.
 
     Hidden files and unfinished ones (~, .tmp, .part, .crdownload) are left out; of a folder, so is everything
-    that has no known ending.
+    that has no known ending. A folder that has no such file itself, as Hugging Face `datasets` writes them, stands
+    for the files in its subfolders.
 
     Raises:
         FeedbackError: there is no such file, or one cannot be read.
@@ -63,7 +67,8 @@ def read(file: BatchFile, source: Source) -> Raw:
     """What is in `file`, in the source's own columns.
 
     Raises:
-        FeedbackError: the file cannot be read as its format at all, or has changed since it was listed.
+        Unreadable: the file cannot be read as its format at all.
+        FeedbackError: it has no known format, or has changed since it was listed.
     """
     format_ = source.format or format_of(file.path.name)
     if format_ is None:
@@ -74,10 +79,12 @@ def read(file: BatchFile, source: Source) -> Raw:
     try:
         if file.path.stat().st_size != file.bytes:
             raise FeedbackError(f"{file.path}: changed while it was being read; run again when it is complete")
-        raw = _read(file, source, format_)
+        if file.bytes > source.max_bytes:
+            raise too_large(file.path, source.max_bytes)
+        return _read(file, source, format_)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise FeedbackError(f"{file.path}: cannot be read as {format_}: {first_line(error)}") from None
-    return raw
+        value = f"cannot be read as {format_}: {first_line(error)}"
+        raise Unreadable(f"{file.path}: {value}", value=value.replace(str(file.path), file.name)) from None
 
 
 def first_line(error: BaseException) -> str:
@@ -87,16 +94,30 @@ def first_line(error: BaseException) -> str:
 
 def _read(file: BatchFile, source: Source, format_: Format) -> Raw:
     if format_ == "jsonl":
-        return read_jsonl(file.path, source.name, file.name)
+        read_by = {column for mapping in source.columns.values() for column in columns_of(mapping.expr)}
+        read_by.update(columns_of(source.batch) if source.batch is not None else ())
+        return read_jsonl(file.path, source.name, file.name, read=read_by, most=source.max_bytes)
     if format_ == "csv":
-        return read_csv(file.path, source.name, file.name)
+        delimiter = source.delimiter or ("\t" if file.name.lower().endswith((".tsv", ".tsv.gz")) else ",")
+        return read_csv(file.path, source.name, file.name, delimiter=delimiter, most=source.max_bytes)
     if format_ == "xlsx":
-        return read_xlsx(file.path, source.name, file.name, source.sheet)
-    frame = pl.read_parquet(file.path, glob=False, hive_partitioning=False)
-    if LINE in frame.columns:
-        raise FeedbackError(f"{file.path}: the column name {LINE} is ours; rename it")
-    frame = frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(LINE))
-    return Raw(frame, pl.DataFrame(schema=QUARANTINE))
+        return read_xlsx(file.path, source.name, file.name, source.sheet, most=source.max_bytes)
+    frame = _read_arrow(file.path) if format_ == "arrow" else _read_parquet(file.path)
+    rows = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
+    return Raw(numbered(frame, rows, file.path), pl.DataFrame(schema=QUARANTINE))
+
+
+def _read_parquet(path: Path) -> pl.DataFrame:
+    return pl.read_parquet(path, glob=False, hive_partitioning=False)
+
+
+def _read_arrow(path: Path) -> pl.DataFrame:
+    """An Arrow IPC file or stream: the endings do not tell."""
+    with path.open("rb") as file:
+        if file.read(6) == b"ARROW1":
+            return pl.read_ipc(path)
+        file.seek(0)
+        return pl.read_ipc_stream(file.read())
 
 
 def _found(source: Source, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -104,15 +125,21 @@ def _found(source: Source, folder: Path) -> Iterator[tuple[str, Path]]:
     if path.is_file():
         yield path.name, path
     elif path.is_dir():
-        for entry in path.iterdir():
-            known = format_of(entry.name)
-            if entry.is_file() and known and known == (source.format or known):
-                yield entry.name, entry
+        yield from list(_in_folder(source, path, path.iterdir())) or _in_folder(source, path, path.rglob("*"))
     elif has_magic(str(path)):
         root = Path(*_before_magic(path))
         for name in glob(str(path.relative_to(root)), root_dir=root, recursive=True):  # noqa: PTH207  leaves hidden files out
             if (root / name).is_file():
                 yield Path(name).as_posix(), root / name
+
+
+def _in_folder(source: Source, folder: Path, entries: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    for entry in entries:
+        known = format_of(entry.name)
+        wanted = known is not None and known == (source.format or known) and entry.name not in _ABOUT_A_DATASET
+        name = entry.relative_to(folder).as_posix()
+        if wanted and entry.is_file() and not _passed_over(name):
+            yield name, entry
 
 
 def _before_magic(path: Path) -> Iterator[str]:

@@ -1,43 +1,68 @@
 """JSON lines. The whole file at once where it is clean, line by line where it is not."""
 
+import json
+from collections.abc import Collection
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 
-from feedback_assets.errors import FeedbackError
+from feedback_assets.sources.json_values import fault_of, faults, leaves, schema_of_lines
+from feedback_assets.sources.leftover import WIDE, as_text
 from feedback_assets.sources.quarantine import QUARANTINE, quarantined
-from feedback_assets.sources.raw import Raw, bad_lines, content, is_gzip, is_utf8, numbered, occurrences
+from feedback_assets.sources.raw import EXACT, EXTRA, LINE, Raw, bad_lines, content, is_gzip, is_utf8, numbered
 
 _NO_KEY = "\x01"
 
 
-def read_jsonl(path: Path, source: str, batch: str) -> Raw:
-    """Read a JSONL file, plain or gzip.
+def read_jsonl(path: Path, source: str, batch: str, *, read: Collection[str], most: int) -> Raw:
+    """Read a JSONL file, plain or gzip; `read` are the columns of which expressions make something.
 
-    Blank lines are counted and are no records. Quarantined, with their line: what is no JSON object
-    ("malformed-json"), what is not UTF-8 ("invalid-utf8"), the line at which a gzip breaks off
-    ("truncated-file"). A column whose values are of several types is read as text.
+    Blank lines are counted and are no records. Quarantined, with their line: what is no JSON object, and a number
+    of more than 128 bits ("malformed-json"); a key that stands twice in one object ("duplicate-key"); half a
+    surrogate pair ("lone-surrogate"); what is not UTF-8 ("invalid-utf8"); the line at which a gzip breaks off
+    ("truncated-file"). Integers of up to 128 bits keep all their digits, beside fractions as text. A column whose
+    values are of several types is read as text.
+
+    Raises:
+        Unreadable: it unpacks to more than `most` bytes.
     """
-    data, truncated = content(path) if is_gzip(path) else (None, False)
-    if not truncated and (frame := _clean(path if data is None else data)) is not None:
+    data, truncated = content(path, most) if is_gzip(path) else (None, False)
+    if not truncated and (clean := _clean(path if data is None else data)) is not None:
+        frame, wrong = clean
         lines = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
-        return Raw(numbered(frame, lines, path), pl.DataFrame(schema=QUARANTINE))
-    return _careful(content(path)[0] if data is None else data, truncated, path, source, batch)
+        return _without(numbered(frame, lines, path), wrong, source, batch)
+    return _careful(content(path, most)[0] if data is None else data, truncated, path, source, batch, read)
 
 
-def _clean(file: Path | bytes) -> pl.DataFrame | None:
+def _clean(file: Path | bytes) -> tuple[pl.DataFrame, dict[int, str]] | None:
+    """The frame and what is wrong with some of its rows; None where a line is no object, or keys are very many."""
     try:
-        if isinstance(file, bytes) or any(sign in str(file) for sign in "*?["):
-            frame = pl.read_ndjson(file if isinstance(file, bytes) else file.read_bytes(), infer_schema_length=None)
-        else:
-            frame = pl.read_ndjson(file, infer_schema_length=None)
+        if isinstance(file, Path) and any(sign in str(file) for sign in "*?["):
+            file = file.read_bytes()
+        schema = pl.scan_ndjson(file, infer_schema_length=None).collect_schema()
+        if not schema or leaves(schema) > WIDE:
+            return None
+        frame = _exactly(file, schema)
     except pl.exceptions.PolarsError:
         return None
-    (newlines,), ended = occurrences(file, b"\n")
-    return frame if frame.width and frame.height == newlines + (not ended) else None
+    wrong = faults(file, frame)
+    return None if wrong is None else (frame, wrong)
 
 
-def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str) -> Raw:
+def _without(frame: pl.DataFrame, wrong: dict[int, str], source: str, batch: str) -> Raw:
+    """`frame` without its rows that are wrong, which are quarantined for the reason given."""
+    if not wrong:
+        return Raw(frame, pl.DataFrame(schema=QUARANTINE))
+    lines = frame.get_column(LINE)
+    bad = [
+        quarantined(source, batch, lines.gather([row for row, given in wrong.items() if given == reason]), reason)
+        for reason in sorted(set(wrong.values()))
+    ]
+    return Raw(frame.filter(~pl.int_range(pl.len()).is_in(list(wrong))), pl.concat(bad).sort("line"))
+
+
+def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str, read: Collection[str]) -> Raw:
     lines = data.split(b"\n")
     if not lines[-1]:
         lines.pop()
@@ -48,12 +73,11 @@ def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str) 
     numbers = sorted(set(numbers).difference(malformed)) if malformed else numbers
     found = [("invalid-utf8", broken), ("malformed-json", malformed)]
     found += [("truncated-file", [len(lines)])] if truncated else []
-    quarantine = pl.concat(
-        [pl.DataFrame(schema=QUARANTINE)]
-        + [quarantined(source, batch, [number + 1 for number in some], reason) for reason, some in found]
-    ).sort("line")
-    frame = _objects([lines[number] for number in numbers], path)
-    return Raw(numbered(frame, [number + 1 for number in numbers], path), quarantine)
+    frame, extra, wrong = _objects([lines[number] for number in numbers], read)
+    frame = numbered(frame, [number + 1 for number in numbers], path)
+    raw = _without(frame if extra is None else frame.with_columns(extra), wrong, source, batch)
+    quarantine = [quarantined(source, batch, [number + 1 for number in some], reason) for reason, some in found]
+    return Raw(raw.frame, pl.concat([raw.malformed, *quarantine]).sort("line"))
 
 
 def _are_objects(lines: list[bytes]) -> bool:
@@ -63,27 +87,37 @@ def _are_objects(lines: list[bytes]) -> bool:
         return False
 
 
-def _objects(lines: list[bytes], path: Path) -> pl.DataFrame:
+def _parsed(data: bytes, schema: pl.Schema, read: Collection[str]) -> tuple[pl.DataFrame, bool]:
+    """The frame, and whether keys are so many that it has only those of `read`."""
+    wide = leaves(schema) > WIDE
+    if wide:
+        schema = pl.Schema({name: dtype for name, dtype in schema.items() if name in read})
+    # where every line is {}, or no key is read: no column, yet a record each
+    return _exactly(data, schema or pl.Schema({_NO_KEY: pl.String()})), wide
+
+
+def _exactly(file: Path | bytes, schema: pl.Schema) -> pl.DataFrame:
+    """The frame, in which a column of floats is text if a whole number in it might have lost digits."""
+    frame = pl.scan_ndjson(file, schema=schema).collect()
+    most = frame.select(cs.float().abs().max())
+    inexact = [name for name in most.columns if (most.item(0, name) or 0) > EXACT]
+    if not inexact:
+        return frame
+    return pl.scan_ndjson(file, schema=pl.Schema({**schema, **dict.fromkeys(inexact, pl.String())})).collect()
+
+
+def _objects(lines: list[bytes], read: Collection[str]) -> tuple[pl.DataFrame, pl.Series | None, dict[int, str]]:
+    """The frame of some JSON objects, where keys are very many `__extra` beside it, and the rows that are wrong."""
     if not lines:
-        return pl.DataFrame()
+        return pl.DataFrame(), None, {}
     data = b"\n".join(lines)
     try:
-        frame = pl.read_ndjson(data, infer_schema_length=None)
+        schema = pl.scan_ndjson(data, infer_schema_length=None).collect_schema()
+        frame, wide = _parsed(data, schema, read)
     except pl.exceptions.PolarsError:
-        frame = _mixed(data)
-    if frame.width and frame.height != len(lines):
-        raise FeedbackError(
-            f"{path}: {len(lines)} lines gave {frame.height} records; each line must be one JSON object"
-        )
-    # every line is {}: no column, yet a record each
-    return frame if frame.width else pl.DataFrame({_NO_KEY: [None] * len(lines)}, schema={_NO_KEY: pl.String})
-
-
-def _mixed(data: bytes) -> pl.DataFrame:
-    schema = pl.scan_ndjson(data, infer_schema_length=None).collect_schema()
-    for name, dtype in schema.items():
-        try:
-            pl.read_ndjson(data, schema={name: dtype})
-        except pl.exceptions.PolarsError:
-            schema[name] = pl.String()
-    return pl.read_ndjson(data, schema=schema)
+        frame, wide = _parsed(data, schema_of_lines(lines), read)
+    if not wide:
+        return frame, None, faults(data, frame) or {}
+    wrong = {row: fault for row, line in enumerate(lines) if (fault := fault_of(line)) is not None}
+    rest = ("{}" if row in wrong else line for row, line in enumerate(lines))
+    return frame, pl.Series(EXTRA, [as_text(json.loads(line), read) for line in rest], pl.String), wrong

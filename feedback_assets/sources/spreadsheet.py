@@ -9,36 +9,40 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs
 
-from feedback_assets.errors import FeedbackError
 from feedback_assets.sources.quarantine import quarantined
-from feedback_assets.sources.raw import Raw, numbered
+from feedback_assets.sources.raw import Raw, Unreadable, numbered, too_large
 
 _ROW = re.compile(rb'<(?:\w+:)?row\b[^>]*?\br="(\d+)"')
 _VALUE = re.compile(rb"<(?:\w+:)?(?:v|is)\b[^/>]*>")
 
 
-def read_xlsx(path: Path, source: str, batch: str, sheet: str | None) -> Raw:
+def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, most: int) -> Raw:
     """Read one sheet; `__line` is the row as the spreadsheet numbers it.
 
     Blank rows, also those at the end which readers leave out, are quarantined as "blank-row".
 
     Raises:
-        FeedbackError: it is no spreadsheet, or has no such sheet.
+        Unreadable: it is no spreadsheet, has no such sheet, or unpacks to more than `most` bytes.
     """
     import fastexcel
 
     quiet = logging.getLogger("fastexcel")
     quiet.setLevel(max(quiet.level, logging.ERROR))
     try:
+        with zipfile.ZipFile(path) as packed:
+            if sum(entry.file_size for entry in packed.infolist()) > most:
+                raise too_large(path, most)
         book = fastexcel.read_excel(path)
         names = book.sheet_names
         if sheet is not None and sheet not in names:
-            raise FeedbackError(f"{path}: there is no sheet {sheet!r}; it has: {', '.join(names)}")
+            value = f"there is no sheet {sheet!r}; it has: {', '.join(names)}"
+            raise Unreadable(f"{path}: {value}", "no-such-sheet", value=value)
         name = sheet if sheet is not None else names[0]
         header, last = _extent(path, name)
         frame = pl.DataFrame(book.load_sheet(name, schema_sample_rows=None)) if header else pl.DataFrame()
-    except (fastexcel.FastExcelError, zipfile.BadZipFile, KeyError) as error:
-        raise FeedbackError(f"{path}: cannot be read as xlsx: {str(error).splitlines()[0]}") from None
+    except (fastexcel.FastExcelError, zipfile.BadZipFile, LookupError) as error:
+        value = f"cannot be read as xlsx: {(str(error).splitlines() or [''])[0]}"
+        raise Unreadable(f"{path}: {value}", value=value) from None
     rows = pl.int_range(header + 1, header + 1 + frame.height, dtype=pl.Int64, eager=True)
     tail = pl.int_range(header + 1 + frame.height, last + 1, dtype=pl.Int64, eager=True)
     blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series() if frame.width else rows.is_null()

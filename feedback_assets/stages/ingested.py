@@ -17,7 +17,7 @@ from feedback_assets.record import (
     SCHEMA,
     SHOWN_ORDERS,
 )
-from feedback_assets.sources.quarantine import QUARANTINE
+from feedback_assets.sources.quarantine import QUARANTINE, excerpt
 from feedback_assets.sources.source import Source
 from feedback_assets.stages.stage import FATE_SCHEMA, Expectation, Stage
 
@@ -35,6 +35,19 @@ UNTRACED = (
 )
 
 
+IN_THE_FUTURE, CONFLICTING = "in-the-future", "conflicting-duplicate"
+RESOLVED = (IN_THE_FUTURE, CONFLICTING)
+"""Reasons for which records are quarantined that were read and mapped well."""
+
+
+class LostBatch(Section):
+    """A batch of which nothing could be used, and that the team goes on without."""
+
+    source: str = Field(min_length=1)
+    batch: str = Field(min_length=1, description="its name, as the quarantine shows it")
+    reason: str = Field(min_length=1, description="why the release may do without it")
+
+
 class IngestedSection(Section):
     """Where feedback comes from."""
 
@@ -42,6 +55,9 @@ class IngestedSection(Section):
     sources: tuple[Source, ...] = Field(min_length=1, description="the sources, each with its mapping")
     max_quarantined_share: float = Field(
         default=0.2, ge=0, le=1, description="more than this in quarantine fails the check"
+    )
+    lost_batches: tuple[LostBatch, ...] = Field(
+        default=(), description="batches that may be in quarantine as a whole; any other fails the check"
     )
 
     @field_validator("as_of")
@@ -108,9 +124,11 @@ def to_records(mapped: pl.DataFrame, source: str) -> Intake:
     checked = frame.with_columns(_problem()).collect()
     bad = checked.filter(pl.col("problem").is_not_null())
     good = checked.filter(pl.col("problem").is_null()) if bad.height else checked
-    quarantined = bad.select(
-        pl.col("source"), pl.col("batch"), pl.col("line"), pl.col("problem").struct.unnest()
-    ).select(QUARANTINE.names())
+    quarantined = (
+        bad.select("source", "batch", "line", pl.col("problem").struct.unnest())
+        .with_columns(excerpt(pl.col("value")))
+        .select(QUARANTINE.names())
+    )
     records = _canonical(good.drop("problem"))
     content = records.select(CONTENT_SCHEMA.names())
     rows = _identified(records).select(*SCHEMA.names(), "record_digest")
@@ -289,9 +307,9 @@ def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame)
             .then(pl.lit("superseded"))
             .otherwise(pl.lit("redelivered")),
             rule=pl.when("late")
-            .then(pl.lit("in-the-future"))
+            .then(pl.lit(IN_THE_FUTURE))
             .when(pl.col("conflict").fill_null(value=False))
-            .then(pl.lit("conflicting-duplicate")),
+            .then(pl.lit(CONFLICTING)),
         )
         .collect()
     )
@@ -305,13 +323,13 @@ def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame)
         "batch",
         "line",
         pl.col("rule").alias("reason"),
-        pl.when(pl.col("rule") == "in-the-future")
+        pl.when(pl.col("rule") == IN_THE_FUTURE)
         .then(pl.lit("collected_at"))
         .otherwise(pl.lit("feedback_id"))
         .alias("column"),
-        pl.when(pl.col("rule") == "in-the-future")
+        pl.when(pl.col("rule") == IN_THE_FUTURE)
         .then(pl.col("collected_at").cast(pl.String))
-        .otherwise(pl.col("feedback_id").str.slice(0, 80))
+        .otherwise(excerpt(pl.col("feedback_id")))
         .alias("value"),
         "arrival",
     )
