@@ -27,22 +27,32 @@ def read_jsonl(path: Path, source: str, batch: str, *, read: Collection[str], mo
     Raises:
         Unreadable: it unpacks to more than `most` bytes.
     """
-    data, truncated = content(path, most) if is_gzip(path) else (None, False)
-    if not truncated and (clean := _clean(path if data is None else data)) is not None:
+    file, truncated = content(path, most) if is_gzip(path) else (_unglobbed(path), False)
+    schema = None if truncated else _schema(file)
+    if schema and leaves(schema) <= WIDE and (clean := _clean(file, schema)) is not None:
         frame, wrong = clean
         lines = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
         return _without(numbered(frame, lines, path), wrong, source, batch)
-    return _careful(content(path, most)[0] if data is None else data, truncated, path, source, batch, read)
+    data = file if isinstance(file, bytes) else content(file, most)[0]
+    return _careful(data, truncated, schema, path, source, batch, read)
 
 
-def _clean(file: Path | bytes) -> tuple[pl.DataFrame, dict[int, str]] | None:
-    """The frame and what is wrong with some of its rows; None where a line is no object, or keys are very many."""
+def _unglobbed(path: Path) -> Path | bytes:
+    """The file as Polars reads it: a name with such signs would be a pattern."""
+    return path.read_bytes() if any(sign in str(path) for sign in "*?[") else path
+
+
+def _schema(file: Path | bytes) -> pl.Schema | None:
+    """The schema of all objects in a file, or None where a line is not one or several types have no common one."""
     try:
-        if isinstance(file, Path) and any(sign in str(file) for sign in "*?["):
-            file = file.read_bytes()
-        schema = pl.scan_ndjson(file, infer_schema_length=None).collect_schema()
-        if not schema or leaves(schema) > WIDE:
-            return None
+        return pl.scan_ndjson(file, infer_schema_length=None).collect_schema()
+    except pl.exceptions.PolarsError:
+        return None
+
+
+def _clean(file: Path | bytes, schema: pl.Schema) -> tuple[pl.DataFrame, dict[int, str]] | None:
+    """The frame and what is wrong with some of its rows; None where lines and rows are not equally many."""
+    try:
         frame = _exactly(file, schema)
     except pl.exceptions.PolarsError:
         return None
@@ -62,7 +72,15 @@ def _without(frame: pl.DataFrame, wrong: dict[int, str], source: str, batch: str
     return Raw(frame.filter(~pl.int_range(pl.len()).is_in(list(wrong))), pl.concat(bad).sort("line"))
 
 
-def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str, read: Collection[str]) -> Raw:
+def _careful(
+    data: bytes,
+    truncated: bool,
+    schema: pl.Schema | None,
+    path: Path,
+    source: str,
+    batch: str,
+    read: Collection[str],
+) -> Raw:
     lines = data.split(b"\n")
     if not lines[-1]:
         lines.pop()
@@ -73,7 +91,7 @@ def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str, 
     numbers = sorted(set(numbers).difference(malformed)) if malformed else numbers
     found = [("invalid-utf8", broken), ("malformed-json", malformed)]
     found += [("truncated-file", [len(lines)])] if truncated else []
-    frame, extra, wrong = _objects([lines[number] for number in numbers], read)
+    frame, extra, wrong = _objects([lines[number] for number in numbers], schema, read)
     frame = numbered(frame, [number + 1 for number in numbers], path)
     raw = _without(frame if extra is None else frame.with_columns(extra), wrong, source, batch)
     quarantine = [quarantined(source, batch, [number + 1 for number in some], reason) for reason, some in found]
@@ -106,14 +124,15 @@ def _exactly(file: Path | bytes, schema: pl.Schema) -> pl.DataFrame:
     return pl.scan_ndjson(file, schema=pl.Schema({**schema, **dict.fromkeys(inexact, pl.String())})).collect()
 
 
-def _objects(lines: list[bytes], read: Collection[str]) -> tuple[pl.DataFrame, pl.Series | None, dict[int, str]]:
+def _objects(
+    lines: list[bytes], schema: pl.Schema | None, read: Collection[str]
+) -> tuple[pl.DataFrame, pl.Series | None, dict[int, str]]:
     """The frame of some JSON objects, where keys are very many `__extra` beside it, and the rows that are wrong."""
     if not lines:
         return pl.DataFrame(), None, {}
     data = b"\n".join(lines)
     try:
-        schema = pl.scan_ndjson(data, infer_schema_length=None).collect_schema()
-        frame, wide = _parsed(data, schema, read)
+        frame, wide = _parsed(data, schema or _schema(data) or schema_of_lines(lines), read)
     except pl.exceptions.PolarsError:
         frame, wide = _parsed(data, schema_of_lines(lines), read)
     if not wide:

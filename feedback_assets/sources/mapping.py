@@ -177,13 +177,13 @@ def _check_columns(name: str, mapping: ColumnMapping, columns: list[str], source
     for column in columns_of(mapping.expr):
         if column not in columns:
             close = get_close_matches(column, own[:_SHOWN], n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = f"; did you mean {close[0]!r}?" if close else ""
             has = ", ".join(own[:_SHOWN]) + (f" and {len(own) - _SHOWN:,} more" if len(own) > _SHOWN else "")
             raise Unreadable(
-                f"{_key(name, source)}: reads column {column!r} which {file.path} does not have; {hint}it has: {has}",
+                f"{_key(name, source)}: reads column {column!r} which {file.path} does not have{hint or ';'} it has: {has}",
                 MISSING_COLUMN,
                 name,
-                f"lacks the column {column!r}; {hint}",
+                f"lacks the column {column!r}{hint}",
             )
 
 

@@ -230,8 +230,8 @@ def test_ten_million_characters_and_nul_are_text_like_any_other(tmp_path):
     assert taken(tmp_path, "x.csv", rows) == ([("r1", 2), ("r2", 3)], [])
 
 
-def test_a_million_columns_that_nothing_reads_are_kept_in_extra(tmp_path):
-    wide = {f"k{number}": number for number in range(1_000_000)}
+def test_a_hundred_thousand_columns_that_nothing_reads_are_kept_in_extra(tmp_path):
+    wide = {f"k{number}": number for number in range(100_000)}
     (tmp_path / "x.jsonl").write_bytes(line(1, **wide, none=None) + b"\n" + line(2, z={"x": None}) + b"\n")
     source = Source(name="s", path="x.jsonl", columns=COLUMNS)
     file = list_files(source, tmp_path)[0]
@@ -256,7 +256,11 @@ def test_a_wide_table_and_a_narrow_one_give_the_same_extra(tmp_path):
 
 @pytest.mark.parametrize(("name", "more", "sign"), [("x.csv", {"delimiter": ";"}, ";"), ("x.tsv", {}, "\t")])
 def test_a_delimiter_other_than_a_comma(tmp_path, name, more, sign):
-    rows = [["id", "p", "a", "b", "w"], ["r1", '"q, and\nmore"', "yes,", "no", "a"], ["r2", "q", f'"{sign}"', "no", "b"]]
+    rows = [
+        ["id", "p", "a", "b", "w"],
+        ["r1", '"q, and\nmore"', "yes,", "no", "a"],
+        ["r2", "q", f'"{sign}"', "no", "b"],
+    ]
     data = "\n".join(sign.join(row) for row in rows).encode()
     assert taken(tmp_path, name, data, **more) == ([("r1", 2), ("r2", 4)], [])
     kept, bad = taken(tmp_path, name, data + b"\nragged" + sign.encode() + b"\n" + data.split(b"\n")[3], **more)
