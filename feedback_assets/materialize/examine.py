@@ -27,6 +27,7 @@ from feedback_assets.signal.monitor import (
     transformation_drift,
 )
 from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.sources.guidelines import overlaps
 from feedback_assets.stages.ingested import IngestedSection
 from feedback_assets.stages.stage import Stage
 from feedback_assets.threads import each
@@ -63,6 +64,11 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
         for promise in stage.promises(section)
     }
     if stage.name in REGISTRIES:
+        required["overlaps"] = Required(
+            False,
+            "no two versions of the guidelines for one task and aspect are in force at the same time",
+            {"type": "overlaps"},
+        )
         return required
     required["conservation"] = Required(
         True,
@@ -168,6 +174,8 @@ def _examine(examined: Examined, required: dict[str, Required]) -> dict[str, Any
     if stage.name not in REGISTRIES:
         tasks.append(lambda: _signals(examined, monitoring, required))
     results, *signalled = each(lambda task: task(), tasks)
+    if stage.name in REGISTRIES:
+        results = [*results, _overlaps(examined.after)]
     for signals, more in signalled:
         found |= signals
         results += more
@@ -303,6 +311,24 @@ def _quarantined_batches(batches: pl.LazyFrame, required: Required) -> CheckResu
         sentence = f"no batch is in quarantine as a whole{but}"
     return _check(
         "quarantined_batches", "loss", "failed" if broken else "passed", sentence, {"batches": names, "broken": broken}
+    )
+
+
+def _overlaps(registry: pl.LazyFrame) -> CheckResult:
+    found = overlaps(registry.collect()).to_dicts()
+    shown = [
+        f"{' '.join(filter(None, (pair['task'], pair['aspect'])))} {pair['version']} and {pair['other_version']} from "
+        f"{pair['overlap_from']:%Y-%m-%d}" + (f" to {pair['overlap_to']:%Y-%m-%d}" if pair["overlap_to"] else " on")
+        for pair in found
+    ]
+    more = f" (and {len(found) - SHOWN} more)" if len(found) > SHOWN else ""
+    sentence = f"in force at the same time: {'; '.join(shown[:SHOWN])}{more}; set effective_to of the earlier one"
+    return _check(
+        "overlaps",
+        "expectation",
+        "failed" if found else "passed",
+        sentence if found else "no two versions of one task and aspect are in force at the same time",
+        {"overlaps": len(found)},
     )
 
 

@@ -82,7 +82,7 @@ def read(file: BatchFile, source: Source) -> Raw:
         if file.bytes > source.max_bytes:
             raise too_large(file.path, source.max_bytes)
         return _read(file, source, format_)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except (OSError, RecursionError, pl.exceptions.PolarsError) as error:
         value = f"cannot be read as {format_}: {first_line(error)}"
         raise Unreadable(f"{file.path}: {value}", value=value.replace(str(file.path), file.name)) from None
 

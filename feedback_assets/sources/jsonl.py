@@ -85,33 +85,64 @@ def _careful(
     if not lines[-1]:
         lines.pop()
     numbers = [number for number, line in enumerate(lines) if line.strip()]
-    broken = bad_lines(lines, numbers, is_utf8)
-    numbers = sorted(set(numbers).difference(broken)) if broken else numbers
-    malformed = bad_lines(lines, numbers, _are_objects)
-    numbers = sorted(set(numbers).difference(malformed)) if malformed else numbers
-    found = [("invalid-utf8", broken), ("malformed-json", malformed)]
-    found += [("truncated-file", [len(lines)])] if truncated else []
-    frame, extra, wrong = _objects([lines[number] for number in numbers], schema, read)
+    bad: list[int] = []
+    parsed = _parsed([lines[number] for number in numbers], schema, read) if schema else None
+    if parsed is None:
+        bad = bad_lines(lines, numbers, _are_objects)
+        numbers = sorted(set(numbers).difference(bad)) if bad else numbers
+        parsed = _objects([lines[number] for number in numbers], read)
+    frame, extra, wrong = parsed
     frame = numbered(frame, [number + 1 for number in numbers], path)
     raw = _without(frame if extra is None else frame.with_columns(extra), wrong, source, batch)
+    malformed = [number for number in bad if is_utf8([lines[number]])]
+    found = [("malformed-json", malformed), ("invalid-utf8", sorted(set(bad).difference(malformed)))]
+    found += [("truncated-file", [len(lines)])] if truncated else []
     quarantine = [quarantined(source, batch, [number + 1 for number in some], reason) for reason, some in found]
     return Raw(raw.frame, pl.concat([raw.malformed, *quarantine]).sort("line"))
 
 
 def _are_objects(lines: list[bytes]) -> bool:
+    """Whether each line is one JSON object in UTF-8."""
     try:
         return pl.read_ndjson(b"\n".join(lines), schema={_NO_KEY: pl.String}).height == len(lines)
     except pl.exceptions.PolarsError:
         return False
 
 
-def _parsed(data: bytes, schema: pl.Schema, read: Collection[str]) -> tuple[pl.DataFrame, bool]:
-    """The frame, and whether keys are so many that it has only those of `read`."""
+Parsed = tuple[pl.DataFrame, pl.Series | None, dict[int, str]]
+"""The frame of some lines, `__extra` beside it where keys are very many, and what is wrong with which rows."""
+
+
+def _objects(lines: list[bytes], read: Collection[str]) -> Parsed:
+    """Parse lines that are objects."""
+    if not lines:
+        return pl.DataFrame(), None, {}
+    schema = _schema(b"\n".join(lines))
+    parsed = None if schema is None else _parsed(lines, schema, read)
+    parsed = parsed or _parsed(lines, schema_of_lines(lines), read)
+    if parsed is None:
+        raise pl.exceptions.SchemaError("its objects have no common schema, not even with text")
+    return parsed
+
+
+def _parsed(lines: list[bytes], schema: pl.Schema, read: Collection[str]) -> Parsed | None:
+    """Parse lines by a schema; None where it does not fit, or a line is not one object."""
     wide = leaves(schema) > WIDE
     if wide:
         schema = pl.Schema({name: dtype for name, dtype in schema.items() if name in read})
-    # where every line is {}, or no key is read: no column, yet a record each
-    return _exactly(data, schema or pl.Schema({_NO_KEY: pl.String()})), wide
+    data = b"\n".join(lines)
+    try:
+        # where every line is {}, or no key is read: no column, yet a record each
+        frame = _exactly(data, schema or pl.Schema({_NO_KEY: pl.String()}))
+    except pl.exceptions.PolarsError:
+        return None
+    if frame.height != len(lines):
+        return None
+    if not wide:
+        return frame, None, faults(data, frame) or {}
+    wrong = {row: fault for row, line in enumerate(lines) if (fault := fault_of(line)) is not None}
+    rest = ("{}" if row in wrong else line for row, line in enumerate(lines))
+    return frame, pl.Series(EXTRA, [as_text(json.loads(line), read) for line in rest], pl.String), wrong
 
 
 def _exactly(file: Path | bytes, schema: pl.Schema) -> pl.DataFrame:
@@ -122,21 +153,3 @@ def _exactly(file: Path | bytes, schema: pl.Schema) -> pl.DataFrame:
     if not inexact:
         return frame
     return pl.scan_ndjson(file, schema=pl.Schema({**schema, **dict.fromkeys(inexact, pl.String())})).collect()
-
-
-def _objects(
-    lines: list[bytes], schema: pl.Schema | None, read: Collection[str]
-) -> tuple[pl.DataFrame, pl.Series | None, dict[int, str]]:
-    """The frame of some JSON objects, where keys are very many `__extra` beside it, and the rows that are wrong."""
-    if not lines:
-        return pl.DataFrame(), None, {}
-    data = b"\n".join(lines)
-    try:
-        frame, wide = _parsed(data, schema or _schema(data) or schema_of_lines(lines), read)
-    except pl.exceptions.PolarsError:
-        frame, wide = _parsed(data, schema_of_lines(lines), read)
-    if not wide:
-        return frame, None, faults(data, frame) or {}
-    wrong = {row: fault for row, line in enumerate(lines) if (fault := fault_of(line)) is not None}
-    rest = ("{}" if row in wrong else line for row, line in enumerate(lines))
-    return frame, pl.Series(EXTRA, [as_text(json.loads(line), read) for line in rest], pl.String), wrong

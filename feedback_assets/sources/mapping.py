@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 import polars as pl
 
+from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of, expression
 from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE
 from feedback_assets.sources.conversion import Conversion, NotThis, convert
@@ -63,7 +64,10 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     read = {LINE}.union(*(columns_of(mapping.expr) for mapping in mappings.values()))
     frame = folded(raw.frame, read)
     values = {name: _fitting(mapping, frame.schema) for name, mapping in mappings.items()}
-    extra = pl.col(EXTRA) if EXTRA in frame.columns else leftover(frame.schema, read)
+    try:
+        extra = pl.col(EXTRA) if EXTRA in frame.columns else leftover(frame.schema, read)
+    except (FeedbackError, RecursionError) as error:
+        raise _misfit(f"source {source.name!r}", "`extra`", file, error) from None
     malformed = raw.malformed
     try:
         mapped = _mapped(frame, values, extra, mappings, source, file)
@@ -179,8 +183,9 @@ def _check_columns(name: str, mapping: ColumnMapping, columns: list[str], source
             close = get_close_matches(column, own[:_SHOWN], n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             has = ", ".join(own[:_SHOWN]) + (f" and {len(own) - _SHOWN:,} more" if len(own) > _SHOWN else "")
+            lacks = f"reads column {column!r} which {file.path} does not have{hint or ';'}"
             raise Unreadable(
-                f"{_key(name, source)}: reads column {column!r} which {file.path} does not have{hint or ';'} it has: {has}",
+                f"{_key(name, source)}: {lacks} it has: {has}",
                 MISSING_COLUMN,
                 name,
                 f"lacks the column {column!r}{hint}",

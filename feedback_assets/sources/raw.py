@@ -13,7 +13,7 @@ from feedback_assets.errors import FeedbackError
 Line = TypeVar("Line")
 LINE, EXTRA = "__line", "__extra"
 SLICE = 8192
-PIECE = 1 << 22
+PIECE = 1 << 20
 EXACT = 2**53  # up to here a float knows all digits of a whole number
 WHOLE_FILE = 0
 """The line of what is wrong with a file as a whole."""

@@ -38,6 +38,7 @@ class Intake:
     def __init__(self, folder):
         self.folder = folder
         self.source = {"name": "s", "path": "batches", "columns": dict(COLUMNS)}
+        self.more = {}
         self.section = {"max_quarantined_share": 1}
         (folder / "batches").mkdir()
 
@@ -47,7 +48,7 @@ class Intake:
         return path
 
     def run(self):
-        policy = {"ingested": {**self.section, "sources": [self.source]}}
+        policy = {"ingested": {**self.section, "sources": [self.source]}, **self.more}
         path = self.folder / "policy.yaml"
         path.write_text(yaml.safe_dump(policy), encoding="utf-8")
         self.project = Project.open(path, self.folder / "store")
@@ -183,6 +184,21 @@ def test_a_record_in_the_future_and_two_of_one_id_cost_themselves(intake):
         (4, "conflicting-duplicate", "r3"),
     ]
     assert intake.check()[0] == "passed"
+
+
+def test_versions_of_a_guideline_that_are_in_force_at_once_are_told_and_hold_nothing_back(intake):
+    intake.write("a.jsonl", lines(1))
+    (intake.folder / "guidelines").mkdir()
+    for version, start in (("1.0.0", "2024-01-01"), ("1.1.0", "2024-02-01")):
+        matter = f"---\ntask: help\nversion: {version}\neffective_from: {start}\n---\nBe kind.\n"
+        (intake.folder / "guidelines" / f"{version}.md").write_text(matter)
+    intake.more["guidelines"] = {"path": "guidelines/*.md"}
+    commit = materialize(intake.run().project, "guidelines", run_id="r", now=NOW)
+    (check,) = (check for check in commit.checks if check["name"] == "overlaps")
+    assert (check["status"], check["blocking"], commit.failed) == ("failed", False, [])
+    assert check["meaning"] == (
+        "in force at the same time: help 1.0.0 and 1.1.0 from 2024-02-01 on; set effective_to of the earlier one"
+    )
 
 
 def test_a_batch_that_is_late_as_a_whole_holds_the_release_back(intake):
