@@ -20,6 +20,8 @@ from feedback_assets.sources.raw import Raw, Unreadable, numbered, too_large
 from feedback_assets.sources.source import SUFFIXES, Format, Source, format_of
 from feedback_assets.sources.spreadsheet import read_xlsx
 
+_CANNOT_BE_READ = (OSError, ValueError, RecursionError, pl.exceptions.PolarsError)
+"""What readers raise at damaged files; besides, a panic in Rust, which is no Exception in Python."""
 _UNFINISHED = ("~", ".tmp", ".part", ".crdownload")
 _ABOUT_A_DATASET = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """Files that Hugging Face `datasets` writes beside the data."""
@@ -82,7 +84,11 @@ def read(file: BatchFile, source: Source) -> Raw:
         if file.bytes > source.max_bytes:
             raise too_large(file.path, source.max_bytes)
         return _read(file, source, format_)
-    except (OSError, RecursionError, pl.exceptions.PolarsError) as error:
+    except FeedbackError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, _CANNOT_BE_READ) and type(error).__name__ != "PanicException":
+            raise
         value = f"cannot be read as {format_}: {first_line(error)}"
         raise Unreadable(f"{file.path}: {value}", value=value.replace(str(file.path), file.name)) from None
 
@@ -112,12 +118,20 @@ def _read_parquet(path: Path) -> pl.DataFrame:
 
 
 def _read_arrow(path: Path) -> pl.DataFrame:
-    """An Arrow IPC file or stream: the endings do not tell."""
+    """An Arrow IPC file or stream: the endings do not tell. Offsets and text are checked, which Polars leaves out."""
+    import pyarrow as pa
+
     with path.open("rb") as file:
-        if file.read(6) == b"ARROW1":
-            return pl.read_ipc(path)
+        is_file = file.read(6) == b"ARROW1"
         file.seek(0)
-        return pl.read_ipc_stream(file.read())
+        try:
+            table = (pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)).read_all()
+            table.validate(full=True)
+        except pa.ArrowException as error:
+            raise pl.exceptions.ComputeError(first_line(error)) from None
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101  that is what a table becomes
+    return frame
 
 
 def _found(source: Source, folder: Path) -> Iterator[tuple[str, Path]]:

@@ -14,6 +14,7 @@ Line = TypeVar("Line")
 LINE, EXTRA = "__line", "__extra"
 SLICE = 8192
 PIECE = 1 << 20
+_LONGEST = 1_000  # characters of an error: names of columns can be of any length
 EXACT = 2**53  # up to here a float knows all digits of a whole number
 WHOLE_FILE = 0
 """The line of what is wrong with a file as a whole."""
@@ -26,7 +27,7 @@ class Unreadable(FeedbackError):
     """
 
     def __init__(self, message: str, reason: str = "unreadable-file", column: str | None = None, value: str = ""):
-        super().__init__(message)
+        super().__init__(" ".join(message.split())[:_LONGEST])
         self.reason, self.column, self.value = reason, column, value or message
 
 

@@ -13,6 +13,8 @@ from feedback_assets.sources.quarantine import quarantined
 from feedback_assets.sources.raw import Raw, Unreadable, numbered, too_large
 
 _ROW = re.compile(rb'<(?:\w+:)?row\b[^>]*?\br="(\d+)"')
+_PLACE = re.compile(rb"""\br\s*=\s*["']([A-Za-z]*)([0-9]+)["']""")
+_CELL_BYTES = 32  # what the reader needs for each cell between the first and the last, empty ones included
 _VALUE = re.compile(rb"<(?:\w+:)?(?:v|is)\b[^/>]*>")
 
 
@@ -38,9 +40,11 @@ def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, most: i
             value = f"there is no sheet {sheet!r}; it has: {', '.join(names)}"
             raise Unreadable(f"{path}: {value}", "no-such-sheet", value=value)
         name = sheet if sheet is not None else names[0]
-        header, last = _extent(path, name)
+        header, last = _extent(path, name, most)
         frame = pl.DataFrame(book.load_sheet(name, schema_sample_rows=None)) if header else pl.DataFrame()
-    except (fastexcel.FastExcelError, zipfile.BadZipFile, LookupError) as error:
+    except Unreadable:
+        raise
+    except Exception as error:  # zip, XML and the reader raise anything at a damaged book
         value = f"cannot be read as xlsx: {(str(error).splitlines() or [''])[0]}"
         raise Unreadable(f"{path}: {value}", value=value) from None
     rows = pl.int_range(header + 1, header + 1 + frame.height, dtype=pl.Int64, eager=True)
@@ -59,8 +63,13 @@ def _whole(frame: pl.DataFrame) -> list[str]:
     return [column for column in whole.columns if whole[column].all()]
 
 
-def _extent(path: Path, sheet: str) -> tuple[int, int]:
-    """Numbers of the header's row (0: the sheet is empty) and of the last row that the sheet's XML holds."""
+def _extent(path: Path, sheet: str, most: int) -> tuple[int, int]:
+    """Numbers of the header's row (0: the sheet is empty) and of the last row that the sheet's XML holds.
+
+    Raises:
+        Unreadable: a cell lies so far out that the rectangle up to it takes more than `most` bytes; the reader, which
+            is not Python, would end the process.
+    """
     from xml.etree import ElementTree
 
     with zipfile.ZipFile(path) as book:
@@ -70,9 +79,21 @@ def _extent(path: Path, sheet: str) -> tuple[int, int]:
         ids = next(node.attrib for node in sheets if node.tag.endswith("}sheet") and node.get("name") == sheet)
         target = targets[next(value for key, value in ids.items() if key.endswith("}id"))]
         xml = book.read(posixpath.normpath(posixpath.join("/xl", target)).lstrip("/"))
+    places = _PLACE.findall(xml)
+    width = max((_column(letters) for letters in {letters for letters, _ in places}), default=0)
+    if width * max((int(row) for _, row in places), default=0) * _CELL_BYTES > most:
+        raise too_large(path, most)
     first_value = _VALUE.search(xml)
     rows = [int(found) for found in _ROW.findall(xml)]
     if first_value is None:
         return 0, max(rows, default=0)
     before = _ROW.findall(xml, 0, first_value.start())
     return (int(before[-1]), max(rows)) if before else (1, 0)
+
+
+def _column(letters: bytes) -> int:
+    """The number of a column: A is 1, AA is 27."""
+    number = 0
+    for letter in letters.upper():
+        number = number * 26 + letter - 64
+    return number

@@ -15,6 +15,7 @@ from feedback_assets.sources.mapping import map_records
 from feedback_assets.sources.raw import Unreadable
 from feedback_assets.sources.source import Source
 from feedback_assets.stages.ingested import to_records
+from feedback_assets_tests.sources.test_files import spreadsheet
 
 COLUMNS = {
     "feedback_id": "id",
@@ -320,3 +321,17 @@ def test_a_name_that_is_ours_is_one_clear_error(tmp_path):
     for name in ("__line", "__extra"):
         with pytest.raises(FeedbackError, match=f"the column name {name} is ours"):
             taken(tmp_path, "x.jsonl", line(1, **{name: 1}))
+
+
+def test_a_cell_that_lies_far_out_ends_no_process(tmp_path):
+    spreadsheet(tmp_path / "x.xlsx", {1: list(COLUMNS), 9_999_999_999: ["far out"]})
+    with pytest.raises(Unreadable, match="holds more than") as error:
+        taken(tmp_path, "x.xlsx", (tmp_path / "x.xlsx").read_bytes())
+    assert error.value.reason == "too-large"
+
+
+def test_an_error_is_one_line_whatever_columns_are_called(tmp_path):
+    with pytest.raises(Unreadable) as error:
+        taken(tmp_path, "x.csv", b'"a\n' + b"b" * 100_000 + b'",c\n1,2\n')
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) <= 1_000
