@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from feedback_assets.checks.conservation import DEFINITION, conservation
-from feedback_assets.checks.drift import drift_check, limit_check, loss_check
+from feedback_assets.checks.drift import SHOWN, drift_check, limit_check, loss_check
 from feedback_assets.checks.expectations import run_suite
 from feedback_assets.checks.result import CheckResult, Kind, Status, plain
 from feedback_assets.code_version import code_digest
@@ -30,6 +30,7 @@ from feedback_assets.signal.monitor import (
     transformation_drift,
 )
 from feedback_assets.snapshots.snapshot import Snapshot, scan
+from feedback_assets.sources.guidelines import overlaps
 from feedback_assets.stages.ingested import IngestedSection
 from feedback_assets.stages.stage import Stage
 from feedback_assets.threads import each
@@ -62,6 +63,11 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
         for promise in stage.promises(section)
     }
     if stage.name in REGISTRIES:
+        required["overlaps"] = Required(
+            False,
+            "no two versions of the guidelines for one task and aspect are in force at the same time",
+            {"type": "overlaps"},
+        )
         return required
     required["conservation"] = Required(
         True,
@@ -73,6 +79,12 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
             True,
             f"at most {section.max_quarantined_share:.1%} of the records are in quarantine",
             {"type": "quarantined_share", "limit": section.max_quarantined_share},
+        )
+        lost = {f"{lost.source}/{lost.batch}": lost.reason for lost in section.lost_batches}
+        required["quarantined_batches"] = Required(
+            True,
+            "no batch is in quarantine as a whole, unless the policy names it under ingested.lost_batches",
+            {"type": "quarantined_batches", "lost": lost},
         )
         return required
     allowed = {
@@ -166,6 +178,8 @@ def _examine(project: Project, examined: Examined, required: dict[str, Required]
     if stage.name not in REGISTRIES:
         tasks.append(lambda: _signals(project, examined, monitoring, required))
     results, *signalled = each(lambda task: task(), tasks)
+    if stage.name in REGISTRIES:
+        results = [*results, _overlaps(after)]
     for signals, more in signalled:
         found |= signals
         results += more
@@ -202,6 +216,8 @@ def _signals(
     if examined.before is None:
         results.append(_intake_conserves(after, fates.lazy()))
         results.append(_quarantined_share(fates.lazy(), required["quarantined_share"]))
+        batches = scan(store, examined.after.tables["batches"])
+        results.append(_quarantined_batches(batches, required["quarantined_batches"]))
         return found, results
     came = examined.before.tables["rows"]
     before = profile_of(store, came, scan(store, came), examined.weight_before, monitoring.columns)
@@ -272,6 +288,41 @@ def _quarantined_share(fates: pl.LazyFrame, required: Required) -> CheckResult:
         what=f"The share of records in quarantine ({bad:,} of {total:,})",
         kind="loss",
         blocking=True,
+    )
+
+
+def _quarantined_batches(batches: pl.LazyFrame, required: Required) -> CheckResult:
+    name = pl.format("{}/{}", "source", "batch")
+    whole = batches.filter(pl.col("state") == "quarantined").select(name).unique(maintain_order=True).collect()
+    names = whole.to_series().to_list()
+    lost = required.definition["lost"]
+    broken = [name for name in names if name not in lost]
+    if broken:
+        shown = ", ".join(broken[:SHOWN]) + (f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else "")
+        sentence = f"nothing of {shown} could be used; mend file or mapping, or name it under ingested.lost_batches"
+    else:
+        but = f", but for {len(names)} that the policy gives up" if names else ""
+        sentence = f"no batch is in quarantine as a whole{but}"
+    return _check(
+        "quarantined_batches", "loss", "failed" if broken else "passed", sentence, {"batches": names, "broken": broken}
+    )
+
+
+def _overlaps(registry: pl.LazyFrame) -> CheckResult:
+    found = overlaps(registry.collect()).to_dicts()
+    shown = [
+        f"{' '.join(filter(None, (pair['task'], pair['aspect'])))} {pair['version']} and {pair['other_version']} from "
+        f"{pair['overlap_from']:%Y-%m-%d}" + (f" to {pair['overlap_to']:%Y-%m-%d}" if pair["overlap_to"] else " on")
+        for pair in found
+    ]
+    more = f" (and {len(found) - SHOWN} more)" if len(found) > SHOWN else ""
+    sentence = f"in force at the same time: {'; '.join(shown[:SHOWN])}{more}; set effective_to of the earlier one"
+    return _check(
+        "overlaps",
+        "expectation",
+        "failed" if found else "passed",
+        sentence if found else "no two versions of one task and aspect are in force at the same time",
+        {"overlaps": len(found)},
     )
 
 

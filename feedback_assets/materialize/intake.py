@@ -30,8 +30,9 @@ from feedback_assets.snapshots.snapshot import (
 from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.sources.files import BatchFile, read
 from feedback_assets.sources.guidelines import GuidelinesSection, read_guidelines
-from feedback_assets.sources.mapping import map_records
+from feedback_assets.sources.mapping import MISFIT, MISSING_COLUMN, map_records, unread
 from feedback_assets.sources.place import Place
+from feedback_assets.sources.raw import Unreadable
 from feedback_assets.sources.source import Source
 from feedback_assets.stages.ingested import (
     DELIVERY,
@@ -58,7 +59,8 @@ BATCHES = pl.Schema(
     }
 )
 """The table of batches. `state`: "current"; "redelivered", if the same bytes of the source arrived before;
-"retracted"; or "mapped earlier", if its file is gone and the mapping or the code has changed since it was read."""
+"retracted"; "mapped earlier", if its file is gone and the mapping or the code has changed since it was read;
+"quarantined", if nothing of it could be used, "mended", if so and its file came again; or "empty"."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,12 @@ def read_batches(
     """Read all batches into a snapshot: those of the `previous` commit in their order, then what is new, by name.
 
     What a query brings is landed first. A batch is read once for each version of its mapping; what it became is
-    remembered. One whose file is gone goes on as it was mapped last.
+    remembered. One that cannot be read or does not fit the mapping is one row in quarantine; one whose file is gone
+    goes on as it was mapped last.
 
     Raises:
-        FeedbackError: no file matches, a file cannot be read or mapped at all, a database cannot be read, or the
-            policy retracts a batch that never arrived.
+        FeedbackError: no file matches, none of a source that can be read fits its mapping, a database cannot be read,
+            or the policy retracts a batch that never arrived.
     """
     for source in section.sources:
         if source.in_database:
@@ -112,6 +115,7 @@ def read_batches(
         }
         for key, one in zip(found.order, mapped, strict=True)
     }
+    _refuse_wrong_mappings(found.order, taken)
     limits = pl.DataFrame(
         {
             "arrival": list(range(len(found.order))),
@@ -149,6 +153,18 @@ class Mapped:
     earlier: bool = False
 
 
+def _refuse_wrong_mappings(arrivals: list[Key], taken: list[Snapshot]) -> None:
+    """A column that one file lacks is the file's fault; one that every file of a source lacks is the mapping's."""
+    of_source: dict[str, list[Snapshot]] = {}
+    for key, snapshot in zip(arrivals, taken, strict=True):
+        says_something = snapshot.tables["rows"].rows or snapshot.tables["quarantine"].rows
+        if says_something and snapshot.facts.get("unread") != "file":
+            of_source.setdefault(key[0], []).append(snapshot)
+    for snapshots in of_source.values():
+        if all(snapshot.facts.get("unread") == "mapping" for snapshot in snapshots):
+            raise FeedbackError(snapshots[-1].facts["error"])
+
+
 def _mapped(
     store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, source: Source, told: Mapping[str, str] | None
 ) -> Mapped:
@@ -180,8 +196,12 @@ def _mapped(
 
 
 def _read_file(store: LocalStore, file: BatchFile, source: Source) -> Snapshot:
-    raw = read(file, source)
-    mapped = map_records(raw, source, file)
+    facts: dict[str, str] = {}
+    try:
+        mapped = map_records(read(file, source), source, file)
+    except Unreadable as error:
+        mapped = unread(error, file)
+        facts = {"unread": "mapping" if error.reason in (MISSING_COLUMN, MISFIT) else "file", "error": str(error)}
     intake = to_records(mapped.records, source.name)
     content = [
         _content_part(store, intake, slice(start, start + CONTENT_PART_ROWS))
@@ -207,6 +227,7 @@ def _read_file(store: LocalStore, file: BatchFile, source: Source) -> Snapshot:
             "content": Table(schema_of(intake.content), tuple(content)),
             "quarantine": write_table(store, quarantined),
         },
+        facts,
     )
 
 
@@ -316,14 +337,26 @@ def _retractions(section: IngestedSection, batches: pl.DataFrame) -> pl.DataFram
 
 
 def _settled(batches: pl.DataFrame, unusual: pl.DataFrame, retracted: pl.DataFrame) -> pl.DataFrame:
-    more = unusual.filter(pl.col("fate") == "quarantined").group_by("arrival").agg(more=pl.len().cast(pl.Int64))
+    across = unusual.filter(pl.col("fate") == "quarantined").group_by("arrival").agg(more=pl.len().cast(pl.Int64))
+    more = pl.col("more").fill_null(0)
+    held = pl.col("quarantined") + more
     gone = pl.col("arrival").is_in(retracted.get_column("arrival").implode())
+    nothing = (held > 0) & (pl.col("rows") == more)
+    again = (~nothing & (pl.col("rows") > 0)).reverse().cum_max().shift(fill_value=False).reverse()
+    state = (
+        pl.when(gone)
+        .then(pl.lit("retracted"))
+        .when(nothing & again.over("source", "batch"))
+        .then(pl.lit("mended"))
+        .when(nothing)
+        .then(pl.lit("quarantined"))
+        .when((pl.col("rows") == 0) & (pl.col("state") == "current"))
+        .then(pl.lit("empty"))
+        .otherwise("state")
+    )
     return (
-        batches.join(more, on="arrival", how="left", maintain_order="left")
-        .with_columns(
-            pl.when(gone).then(0).otherwise(pl.col("quarantined") + pl.col("more").fill_null(0)).alias("quarantined"),
-            pl.when(gone).then(pl.lit("retracted")).otherwise("state").alias("state"),
-        )
+        batches.join(across, on="arrival", how="left", maintain_order="left")
+        .with_columns(pl.when(gone).then(0).otherwise(held).alias("quarantined"), state.alias("state"))
         .select(BATCHES.names())
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from feedback_assets.record import TIME, TURNS, Column
+from feedback_assets.sources.raw import EXACT
 from feedback_assets.sources.source import ColumnMapping
 
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
@@ -18,7 +19,6 @@ NOT_CONVERTIBLE, WITHOUT_ZONE = "not-convertible", "time-without-zone"
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _EXCEL_EPOCH = 25_569  # days from 1899-12-30 to 1970-01-01
-_EXACT = 2**53
 _ZONE = "([Zz]|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?)"
 _SECOND = "(:[0-9]{2}(?:[.,][0-9]{1,6})?)"
 _ISO = f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?:[T ][0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:[.,][0-9]+)?)? ?{_ZONE}?)?$"
@@ -53,7 +53,8 @@ class Conversion:
 def convert(value: pl.Expr, dtype: pl.DataType, column: Column, mapping: ColumnMapping) -> Conversion:
     """The expression that makes `column` from `value` of type `dtype`.
 
-    - text: numbers as written in decimal (213.0 is "213"), truth values as true and false, times as ISO 8601
+    - text: numbers as written in decimal (213.0 is "213"; a float beyond 2**53 has lost digits and does not
+      convert), truth values as true and false, times as ISO 8601
     - number: from numbers and text; NaN and infinity do not convert
     - truth value: from true, false, 1, 0 in any case
     - time: microseconds in UTC, finer digits cut off; ISO 8601 text, `format`, or a number with `unit`
@@ -75,9 +76,9 @@ def _text(value: pl.Expr, dtype: pl.DataType, _: ColumnMapping) -> Conversion | 
     if dtype == pl.String:
         return Conversion(value, checked=False)
     if dtype.is_float():
-        whole = (value % 1 == 0) & (value.abs() <= _EXACT)
-        text = pl.when(whole).then(value.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(value.cast(pl.String))
-        return Conversion(pl.when(value.is_finite()).then(text))
+        whole = value.cast(pl.Int64, strict=False).cast(pl.String)
+        text = pl.when(value % 1 == 0).then(whole).otherwise(value.cast(pl.String))
+        return Conversion(pl.when(value.abs() <= EXACT).then(text))
     if dtype in (pl.Datetime, pl.Date):
         return Conversion(value.dt.to_string("iso:strict"), checked=False)
     if dtype.is_integer() or dtype in (pl.Boolean, pl.Categorical, pl.Enum, pl.Decimal):

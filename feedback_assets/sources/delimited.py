@@ -1,4 +1,4 @@
-"""CSV with commas and double quotes; every column is text."""
+"""CSV with a delimiter and double quotes; every column is text."""
 
 import csv
 import io
@@ -7,42 +7,43 @@ from pathlib import Path
 
 import polars as pl
 
-from feedback_assets.errors import FeedbackError
 from feedback_assets.sources.quarantine import QUARANTINE, quarantined
-from feedback_assets.sources.raw import Raw, bad_lines, content, is_gzip, is_utf8, numbered, occurrences
+from feedback_assets.sources.raw import Raw, Unreadable, bad_lines, content, is_gzip, is_utf8, numbered, occurrences
 
 
-def read_csv(path: Path, source: str, batch: str) -> Raw:
+def read_csv(path: Path, source: str, batch: str, *, delimiter: str, most: int) -> Raw:
     """Read a CSV file with a header, plain or gzip; all columns are String, an empty field is "".
 
     `__line` is the line on which the record starts, also after fields that hold newlines. Blank lines are
     counted and are no records. Quarantined, with their line: a row with more or fewer fields than the header
-    ("ragged-row"), one that is not UTF-8 ("invalid-utf8"), the line at which a gzip breaks off ("truncated-file").
+    ("ragged-row"), one that is not UTF-8 ("invalid-utf8"), the line at which a gzip breaks off ("truncated-file"),
+    and each line from a quote that stands wrong to where its field ends, or to the end of the file
+    ("malformed-csv").
 
     Raises:
-        FeedbackError: the file has no header.
+        Unreadable: the file has no header, or unpacks to more than `most` bytes.
     """
-    data, truncated = content(path) if is_gzip(path) else (None, False)
-    if not truncated and (clean := _clean(path if data is None else data)) is not None:
+    data, truncated = content(path, most) if is_gzip(path) else (None, False)
+    if not truncated and (clean := _clean(path if data is None else data, delimiter)) is not None:
         frame, lines = clean
         return Raw(numbered(frame, lines, path), pl.DataFrame(schema=QUARANTINE))
-    return _careful(content(path)[0] if data is None else data, truncated, path, source, batch)
+    return _careful(content(path, most)[0] if data is None else data, truncated, path, source, batch, delimiter)
 
 
-def _clean(file: Path | bytes) -> tuple[pl.DataFrame, pl.Series] | None:
+def _clean(file: Path | bytes, delimiter: str) -> tuple[pl.DataFrame, pl.Series] | None:
     """The frame and its lines, or None if anything in the file is irregular.
 
-    Polars fills a short row silently. Separators and newlines of the file must therefore be those of a regular
+    Polars fills a short row silently. Delimiters and newlines of the file must therefore be those of a regular
     one: as many as there are fields and rows, and those inside the fields.
     """
     try:
-        frame = pl.read_csv(file, infer_schema=False, empty_string_is_null=False, glob=False)
+        frame = pl.read_csv(file, separator=delimiter, infer_schema=False, empty_string_is_null=False, glob=False)
     except pl.exceptions.PolarsError:
         return None
-    (newlines, commas), ended = occurrences(file, b"\n", b",")
-    inside = frame.select(pl.all().str.count_matches(",", literal=True).sum()).sum_horizontal().sum()
-    inside += sum(name.count(",") for name in frame.columns)
-    if commas != inside + (frame.width - 1) * (frame.height + 1):
+    (newlines, delimiters), ended = occurrences(file, b"\n", delimiter.encode())
+    inside = frame.select(pl.all().str.count_matches(delimiter, literal=True).sum()).sum_horizontal().sum()
+    inside += sum(name.count(delimiter) for name in frame.columns)
+    if delimiters != inside + (frame.width - 1) * (frame.height + 1):
         return None
     if frame.width == 1 and frame.to_series().str.len_bytes().min() in (0, None):
         return None
@@ -56,19 +57,31 @@ def _clean(file: Path | bytes) -> tuple[pl.DataFrame, pl.Series] | None:
     return frame, ends - height.to_series() + 1
 
 
-def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str) -> Raw:
+def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str, delimiter: str) -> Raw:
     lines = data.split(b"\n")
     broken = {number + 1 for number in bad_lines(lines, range(len(lines)), is_utf8)}
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.reader(io.StringIO(data.decode(errors="replace"), newline=""))
-    header = next(reader, None)
-    if not header:
-        raise FeedbackError(f"{path}: the first line must name the columns, and it is empty")
+    reader = csv.reader(io.StringIO(data.decode(errors="replace"), newline="\n"), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise Unreadable(f"{path}: the first line must name the columns: {error}") from None
+    if not any(header) or not broken.isdisjoint(range(1, reader.line_num + 1)):
+        value = "the first line must name the columns, in UTF-8, and it is empty or is not"
+        raise Unreadable(f"{path}: {value}", "no-header", value=value)
     rows: list[list[str]] = []
     starts: list[int] = []
-    found: dict[str, list[int]] = {"invalid-utf8": [], "ragged-row": []}
+    found: dict[str, list[int]] = {"invalid-utf8": [], "ragged-row": [], "malformed-csv": []}
     start = reader.line_num + 1
-    for row in reader:
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error:
+            found["malformed-csv"] += [line for line in range(start, reader.line_num + 1) if lines[line - 1].strip()]
+            start = reader.line_num + 1
+            continue
         if broken and not broken.isdisjoint(range(start, reader.line_num + 1)):
             found["invalid-utf8"].append(start)
         elif row and len(row) != len(header):

@@ -1,9 +1,9 @@
 """The batch files of a source: which there are, and what is in one.
 
-Formats have a module each (`jsonl`, `delimited`, `spreadsheet`); here is what they share.
+Formats have a module each (`jsonl`, `delimited`, `spreadsheet`); here is what they share, and Parquet and Arrow.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import glob, has_magic
@@ -13,15 +13,20 @@ import polars as pl
 
 from feedback_assets.digests import file_digest
 from feedback_assets.errors import FeedbackError
+from feedback_assets.expressions import columns_of
 from feedback_assets.sources.delimited import read_csv
 from feedback_assets.sources.jsonl import read_jsonl
 from feedback_assets.sources.landed import read_landed
 from feedback_assets.sources.quarantine import QUARANTINE
-from feedback_assets.sources.raw import LINE, Raw
+from feedback_assets.sources.raw import Raw, Unreadable, numbered, too_large
 from feedback_assets.sources.source import SUFFIXES, Format, Source, format_of
 from feedback_assets.sources.spreadsheet import read_xlsx
 
+_CANNOT_BE_READ = (OSError, ValueError, RecursionError, pl.exceptions.PolarsError)
+"""What readers raise at damaged files; besides, a panic in Rust, which is no Exception in Python."""
 _UNFINISHED = ("~", ".tmp", ".part", ".crdownload")
+_ABOUT_A_DATASET = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+"""Files that Hugging Face `datasets` writes beside the data."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ def list_files(
     """The files of `source`, sorted by name; a relative path starts at `folder`, the policy file's.
 
     Hidden files, unfinished ones (~, .tmp, .part, .crdownload) and markers are left out; of a folder, so is everything
-    that has no known ending. `now`, by default the present, is what `settled_seconds` is counted from.
+    that has no known ending. A folder that has no such file itself, as Hugging Face `datasets` writes them, stands
+    for the files in its subfolders. `now`, by default the present, is what `settled_seconds` is counted from.
 
     Raises:
         FeedbackError: there is no such file and the folder is not one that `may_be_empty`, or a file cannot be read.
@@ -78,7 +84,8 @@ def read(file: BatchFile, source: Source) -> Raw:
     """What is in `file`, in the source's own columns.
 
     Raises:
-        FeedbackError: the file cannot be read as its format at all, or has changed since it was listed.
+        Unreadable: the file cannot be read as its format at all.
+        FeedbackError: it has no known format, or has changed since it was listed.
     """
     format_ = source.format or format_of(file.path.name)
     if format_ is None:
@@ -89,10 +96,16 @@ def read(file: BatchFile, source: Source) -> Raw:
     try:
         if file.path.stat().st_size != file.bytes:
             raise FeedbackError(f"{file.path}: changed while it was being read; run again when it is complete")
-        raw = _read(file, source, format_)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise FeedbackError(f"{file.path}: cannot be read as {format_}: {first_line(error)}") from None
-    return raw
+        if file.bytes > source.max_bytes:
+            raise too_large(file.path, source.max_bytes)
+        return _read(file, source, format_)
+    except FeedbackError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, _CANNOT_BE_READ) and type(error).__name__ != "PanicException":
+            raise
+        value = f"cannot be read as {format_}: {first_line(error)}"
+        raise Unreadable(f"{file.path}: {value}", value=value.replace(str(file.path), file.name)) from None
 
 
 def first_line(error: BaseException) -> str:
@@ -102,19 +115,41 @@ def first_line(error: BaseException) -> str:
 
 def _read(file: BatchFile, source: Source, format_: Format) -> Raw:
     if format_ == "jsonl":
-        return read_jsonl(file.path, source.name, file.name)
+        read_by = {column for mapping in source.columns.values() for column in columns_of(mapping.expr)}
+        read_by.update(columns_of(source.batch) if source.batch is not None else ())
+        return read_jsonl(file.path, source.name, file.name, read=read_by, most=source.max_bytes)
     if format_ == "csv":
-        return read_csv(file.path, source.name, file.name)
+        delimiter = source.delimiter or ("\t" if file.name.lower().endswith((".tsv", ".tsv.gz")) else ",")
+        return read_csv(file.path, source.name, file.name, delimiter=delimiter, most=source.max_bytes)
     if format_ == "xlsx":
-        return read_xlsx(file.path, source.name, file.name, source.sheet)
+        return read_xlsx(file.path, source.name, file.name, source.sheet, most=source.max_bytes)
     if source.in_database:
         frame = read_landed(file.path)
     else:
-        frame = pl.read_parquet(file.path, glob=False, hive_partitioning=False)
-    if LINE in frame.columns:
-        raise FeedbackError(f"{file.path}: the column name {LINE} is ours; rename it")
-    frame = frame.with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(LINE))
-    return Raw(frame, pl.DataFrame(schema=QUARANTINE))
+        frame = _read_arrow(file.path) if format_ == "arrow" else _read_parquet(file.path)
+    rows = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
+    return Raw(numbered(frame, rows, file.path), pl.DataFrame(schema=QUARANTINE))
+
+
+def _read_parquet(path: Path) -> pl.DataFrame:
+    return pl.read_parquet(path, glob=False, hive_partitioning=False)
+
+
+def _read_arrow(path: Path) -> pl.DataFrame:
+    """An Arrow IPC file or stream: the endings do not tell. Offsets and text are checked, which Polars leaves out."""
+    import pyarrow as pa
+
+    with path.open("rb") as file:
+        is_file = file.read(6) == b"ARROW1"
+        file.seek(0)
+        try:
+            table = (pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)).read_all()
+            table.validate(full=True)
+        except pa.ArrowException as error:
+            raise pl.exceptions.ComputeError(first_line(error)) from None
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101  that is what a table becomes
+    return frame
 
 
 def _listed(source: Source, folder: Path, now: datetime | None) -> list[tuple[str, Path, bool]]:
@@ -141,15 +176,21 @@ def _found(source: Source, folder: Path) -> Iterator[tuple[str, Path]]:
     if path.is_file():
         yield path.name, path
     elif path.is_dir():
-        for entry in path.iterdir():
-            known = format_of(entry.name)
-            if entry.is_file() and known and known == (source.format or known):
-                yield entry.name, entry
+        yield from list(_in_folder(source, path, path.iterdir())) or _in_folder(source, path, path.rglob("*"))
     elif has_magic(str(path)):
         root = _root(path)
         for name in glob(str(path.relative_to(root)), root_dir=root, recursive=True):  # noqa: PTH207  leaves hidden files out
             if (root / name).is_file():
                 yield Path(name).as_posix(), root / name
+
+
+def _in_folder(source: Source, folder: Path, entries: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    for entry in entries:
+        known = format_of(entry.name)
+        wanted = known is not None and known == (source.format or known) and entry.name not in _ABOUT_A_DATASET
+        name = entry.relative_to(folder).as_posix()
+        if wanted and entry.is_file() and not _passed_over(name):
+            yield name, entry
 
 
 def _before_magic(path: Path) -> Iterator[str]:

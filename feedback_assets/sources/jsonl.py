@@ -1,89 +1,155 @@
 """JSON lines. The whole file at once where it is clean, line by line where it is not."""
 
+import json
+from collections.abc import Collection
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 
-from feedback_assets.errors import FeedbackError
+from feedback_assets.sources.json_values import fault_of, faults, leaves, schema_of_lines
+from feedback_assets.sources.leftover import WIDE, as_text
 from feedback_assets.sources.quarantine import QUARANTINE, quarantined
-from feedback_assets.sources.raw import Raw, bad_lines, content, is_gzip, is_utf8, numbered, occurrences
+from feedback_assets.sources.raw import EXACT, EXTRA, LINE, Raw, bad_lines, content, is_gzip, is_utf8, numbered
 
 _NO_KEY = "\x01"
 
 
-def read_jsonl(path: Path, source: str, batch: str) -> Raw:
-    """Read a JSONL file, plain or gzip.
+def read_jsonl(path: Path, source: str, batch: str, *, read: Collection[str], most: int) -> Raw:
+    """Read a JSONL file, plain or gzip; `read` are the columns of which expressions make something.
 
-    Blank lines are counted and are no records. Quarantined, with their line: what is no JSON object
-    ("malformed-json"), what is not UTF-8 ("invalid-utf8"), the line at which a gzip breaks off
-    ("truncated-file"). A column whose values are of several types is read as text.
+    Blank lines are counted and are no records. Quarantined, with their line: what is no JSON object, and a number
+    of more than 128 bits ("malformed-json"); a key that stands twice in one object ("duplicate-key"); half a
+    surrogate pair ("lone-surrogate"); what is not UTF-8 ("invalid-utf8"); the line at which a gzip breaks off
+    ("truncated-file"). Integers of up to 128 bits keep all their digits, beside fractions as text. A column whose
+    values are of several types is read as text.
+
+    Raises:
+        Unreadable: it unpacks to more than `most` bytes.
     """
-    data, truncated = content(path) if is_gzip(path) else (None, False)
-    if not truncated and (frame := _clean(path if data is None else data)) is not None:
+    file, truncated = content(path, most) if is_gzip(path) else (_unglobbed(path), False)
+    schema = None if truncated else _schema(file)
+    if schema and leaves(schema) <= WIDE and (clean := _clean(file, schema)) is not None:
+        frame, wrong = clean
         lines = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
-        return Raw(numbered(frame, lines, path), pl.DataFrame(schema=QUARANTINE))
-    return _careful(content(path)[0] if data is None else data, truncated, path, source, batch)
+        return _without(numbered(frame, lines, path), wrong, source, batch)
+    data = file if isinstance(file, bytes) else content(file, most)[0]
+    return _careful(data, truncated, schema, path, source, batch, read)
 
 
-def _clean(file: Path | bytes) -> pl.DataFrame | None:
+def _unglobbed(path: Path) -> Path | bytes:
+    """The file as Polars reads it: a name with such signs would be a pattern."""
+    return path.read_bytes() if any(sign in str(path) for sign in "*?[") else path
+
+
+def _schema(file: Path | bytes) -> pl.Schema | None:
+    """The schema of all objects in a file, or None where a line is not one or several types have no common one."""
     try:
-        if isinstance(file, bytes) or any(sign in str(file) for sign in "*?["):
-            frame = pl.read_ndjson(file if isinstance(file, bytes) else file.read_bytes(), infer_schema_length=None)
-        else:
-            frame = pl.read_ndjson(file, infer_schema_length=None)
+        return pl.scan_ndjson(file, infer_schema_length=None).collect_schema()
     except pl.exceptions.PolarsError:
         return None
-    (newlines,), ended = occurrences(file, b"\n")
-    return frame if frame.width and frame.height == newlines + (not ended) else None
 
 
-def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str) -> Raw:
+def _clean(file: Path | bytes, schema: pl.Schema) -> tuple[pl.DataFrame, dict[int, str]] | None:
+    """The frame and what is wrong with some of its rows; None where lines and rows are not equally many."""
+    try:
+        frame = _exactly(file, schema)
+    except pl.exceptions.PolarsError:
+        return None
+    wrong = faults(file, frame)
+    return None if wrong is None else (frame, wrong)
+
+
+def _without(frame: pl.DataFrame, wrong: dict[int, str], source: str, batch: str) -> Raw:
+    """`frame` without its rows that are wrong, which are quarantined for the reason given."""
+    if not wrong:
+        return Raw(frame, pl.DataFrame(schema=QUARANTINE))
+    lines = frame.get_column(LINE)
+    bad = [
+        quarantined(source, batch, lines.gather([row for row, given in wrong.items() if given == reason]), reason)
+        for reason in sorted(set(wrong.values()))
+    ]
+    return Raw(frame.filter(~pl.int_range(pl.len()).is_in(list(wrong))), pl.concat(bad).sort("line"))
+
+
+def _careful(
+    data: bytes,
+    truncated: bool,
+    schema: pl.Schema | None,
+    path: Path,
+    source: str,
+    batch: str,
+    read: Collection[str],
+) -> Raw:
     lines = data.split(b"\n")
     if not lines[-1]:
         lines.pop()
     numbers = [number for number, line in enumerate(lines) if line.strip()]
-    broken = bad_lines(lines, numbers, is_utf8)
-    numbers = sorted(set(numbers).difference(broken)) if broken else numbers
-    malformed = bad_lines(lines, numbers, _are_objects)
-    numbers = sorted(set(numbers).difference(malformed)) if malformed else numbers
-    found = [("invalid-utf8", broken), ("malformed-json", malformed)]
+    bad: list[int] = []
+    parsed = _parsed([lines[number] for number in numbers], schema, read) if schema else None
+    if parsed is None:
+        bad = bad_lines(lines, numbers, _are_objects)
+        numbers = sorted(set(numbers).difference(bad)) if bad else numbers
+        parsed = _objects([lines[number] for number in numbers], read)
+    frame, extra, wrong = parsed
+    frame = numbered(frame, [number + 1 for number in numbers], path)
+    raw = _without(frame if extra is None else frame.with_columns(extra), wrong, source, batch)
+    malformed = [number for number in bad if is_utf8([lines[number]])]
+    found = [("malformed-json", malformed), ("invalid-utf8", sorted(set(bad).difference(malformed)))]
     found += [("truncated-file", [len(lines)])] if truncated else []
-    quarantine = pl.concat(
-        [pl.DataFrame(schema=QUARANTINE)]
-        + [quarantined(source, batch, [number + 1 for number in some], reason) for reason, some in found]
-    ).sort("line")
-    frame = _objects([lines[number] for number in numbers], path)
-    return Raw(numbered(frame, [number + 1 for number in numbers], path), quarantine)
+    quarantine = [quarantined(source, batch, [number + 1 for number in some], reason) for reason, some in found]
+    return Raw(raw.frame, pl.concat([raw.malformed, *quarantine]).sort("line"))
 
 
 def _are_objects(lines: list[bytes]) -> bool:
+    """Whether each line is one JSON object in UTF-8."""
     try:
         return pl.read_ndjson(b"\n".join(lines), schema={_NO_KEY: pl.String}).height == len(lines)
     except pl.exceptions.PolarsError:
         return False
 
 
-def _objects(lines: list[bytes], path: Path) -> pl.DataFrame:
+Parsed = tuple[pl.DataFrame, pl.Series | None, dict[int, str]]
+"""The frame of some lines, `__extra` beside it where keys are very many, and what is wrong with which rows."""
+
+
+def _objects(lines: list[bytes], read: Collection[str]) -> Parsed:
+    """Parse lines that are objects."""
     if not lines:
-        return pl.DataFrame()
+        return pl.DataFrame(), None, {}
+    schema = _schema(b"\n".join(lines))
+    parsed = None if schema is None else _parsed(lines, schema, read)
+    parsed = parsed or _parsed(lines, schema_of_lines(lines), read)
+    if parsed is None:
+        raise pl.exceptions.SchemaError("its objects have no common schema, not even with text")
+    return parsed
+
+
+def _parsed(lines: list[bytes], schema: pl.Schema, read: Collection[str]) -> Parsed | None:
+    """Parse lines by a schema; None where it does not fit, or a line is not one object."""
+    wide = leaves(schema) > WIDE
+    if wide:
+        schema = pl.Schema({name: dtype for name, dtype in schema.items() if name in read})
     data = b"\n".join(lines)
     try:
-        frame = pl.read_ndjson(data, infer_schema_length=None)
+        # where every line is {}, or no key is read: no column, yet a record each
+        frame = _exactly(data, schema or pl.Schema({_NO_KEY: pl.String()}))
     except pl.exceptions.PolarsError:
-        frame = _mixed(data)
-    if frame.width and frame.height != len(lines):
-        raise FeedbackError(
-            f"{path}: {len(lines)} lines gave {frame.height} records; each line must be one JSON object"
-        )
-    # every line is {}: no column, yet a record each
-    return frame if frame.width else pl.DataFrame({_NO_KEY: [None] * len(lines)}, schema={_NO_KEY: pl.String})
+        return None
+    if frame.height != len(lines):
+        return None
+    if not wide:
+        return frame, None, faults(data, frame) or {}
+    wrong = {row: fault for row, line in enumerate(lines) if (fault := fault_of(line)) is not None}
+    rest = ("{}" if row in wrong else line for row, line in enumerate(lines))
+    return frame, pl.Series(EXTRA, [as_text(json.loads(line), read) for line in rest], pl.String), wrong
 
 
-def _mixed(data: bytes) -> pl.DataFrame:
-    schema = pl.scan_ndjson(data, infer_schema_length=None).collect_schema()
-    for name, dtype in schema.items():
-        try:
-            pl.read_ndjson(data, schema={name: dtype})
-        except pl.exceptions.PolarsError:
-            schema[name] = pl.String()
-    return pl.read_ndjson(data, schema=schema)
+def _exactly(file: Path | bytes, schema: pl.Schema) -> pl.DataFrame:
+    """The frame, in which a column of floats is text if a whole number in it might have lost digits."""
+    frame = pl.scan_ndjson(file, schema=schema).collect()
+    most = frame.select(cs.float().abs().max())
+    inexact = [name for name in most.columns if (most.item(0, name) or 0) > EXACT]
+    if not inexact:
+        return frame
+    return pl.scan_ndjson(file, schema=pl.Schema({**schema, **dict.fromkeys(inexact, pl.String())})).collect()

@@ -14,12 +14,18 @@ from feedback_assets.expressions import columns_of, expression
 from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE
 from feedback_assets.sources.conversion import Conversion, NotThis, convert
 from feedback_assets.sources.files import BatchFile, first_line
-from feedback_assets.sources.leftover import leftover
-from feedback_assets.sources.quarantine import QUARANTINE, excerpt
-from feedback_assets.sources.raw import LINE, Raw
+from feedback_assets.sources.leftover import folded, leftover
+from feedback_assets.sources.quarantine import QUARANTINE, excerpt, quarantined
+from feedback_assets.sources.raw import EXTRA, LINE, WHOLE_FILE, Raw, Unreadable, bad_lines
 from feedback_assets.sources.source import ColumnMapping, Source, format_of
 
+MISSING_COLUMN, MISFIT = "missing-column", "mapping-fails"
+"""Reasons for which a whole file is in quarantine though it can be read: if all files of a source are, its mapping
+is wrong."""
+
 _VALUE, _PROBLEM = "__value_", "__problem_"
+_SHOWN = 20  # columns of a file that an error lists
+_TRIED = 500  # records on which an expression must fail one by one to be wrong for a whole file
 
 
 @dataclass(frozen=True)
@@ -39,39 +45,67 @@ class Mapped:
 def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     """Map one file that was read to records.
 
-    A record of which a value was there and did not convert is quarantined: "not-convertible",
-    "time-without-zone", or "no-batch" where the source's `batch` is null. In a CSV an empty field is null, except
-    in columns of text.
+    A record of which a value was there and did not convert is quarantined: "not-convertible", "time-without-zone",
+    "expression-fails", or "no-batch" where the source's `batch` is null. In a CSV an empty field is null, except in
+    columns of text. The type of a column may differ from file to file: one without any value fits every expression,
+    a number fits one that asks for text, and text that is a number one that asks for a number.
 
     Raises:
-        FeedbackError: an expression reads a column that the file lacks, fails on its data, or gives a type of
-            which the record column cannot be made; names file, source and policy key.
+        Unreadable: an expression reads a column that the file lacks and is not optional, fails on all of its
+            records, or gives a type of which the record column cannot be made; names file, source and policy key.
     """
     if raw.frame.columns == [LINE] and not raw.frame.height:
-        return Mapped(_no_records(), raw.malformed)
+        return Mapped(no_records(), raw.malformed)
     mappings = {name: source.columns[name] for name in FROM_SOURCE if name in source.columns}
     if source.batch is not None:
         mappings["batch"] = ColumnMapping(expr=source.batch)
-    read = {LINE}
     for name, mapping in mappings.items():
-        read.update(columns_of(mapping.expr))
         _check_columns(name, mapping, raw.frame.columns, source, file)
-
-    values = raw.frame.lazy().select(
-        LINE,
-        *(expression(mapping.expr).alias(_VALUE + name) for name, mapping in mappings.items()),
-        leftover(raw.frame.schema, read).alias("extra"),
-    )
+    read = {LINE}.union(*(columns_of(mapping.expr) for mapping in mappings.values()))
+    frame = folded(raw.frame, read)
+    values = {name: _fitting(mapping, frame.schema) for name, mapping in mappings.items()}
     try:
-        conversions = _conversions(values.collect_schema(), mappings, source, file)
-        narrow = [pl.col(_VALUE + name) for name in conversions if name not in CONTENT_SCHEMA]
-        converted = values.select(
-            *_record(conversions, file), pl.col(LINE).alias("line"), "extra", *narrow, *_problems(conversions)
-        ).collect()
+        extra = pl.col(EXTRA) if EXTRA in frame.columns else leftover(frame.schema, read)
+    except (FeedbackError, RecursionError) as error:
+        raise _misfit(f"source {source.name!r}", "`extra`", file, error) from None
+    malformed = raw.malformed
+    try:
+        mapped = _mapped(frame, values, extra, mappings, source, file)
     except pl.exceptions.PolarsError as error:
-        raise _blame(raw.frame, mappings, source, file, error) from None
-    mapped = _split(converted, [name for name in conversions if _PROBLEM + name in converted.columns], source, file)
-    return Mapped(mapped.records, pl.concat([raw.malformed, mapped.quarantined]).sort("line"))
+        failed = pl.concat(_failed(frame, name, value, mappings, source, file) for name, value in values.items())
+        if not failed.height:
+            raise _misfit(f"source {source.name!r}", "the mapping", file, error) from None
+        frame = frame.join(failed, left_on=LINE, right_on="line", how="anti", maintain_order="left")
+        mapped = _mapped(frame, values, extra, mappings, source, file)
+        malformed = pl.concat([malformed, failed.unique("line", keep="first", maintain_order=True)])
+    return Mapped(mapped.records, pl.concat([malformed, mapped.quarantined]).sort("line"))
+
+
+def unread(error: Unreadable, file: BatchFile) -> Mapped:
+    """A file of which no record can be made: one row in quarantine says so."""
+    row = quarantined(file.source, file.name, [WHOLE_FILE], error.reason)
+    value = excerpt(pl.lit(error.value, pl.String)).alias("value")
+    return Mapped(no_records(), row.with_columns(pl.lit(error.column, pl.String).alias("column"), value))
+
+
+def _mapped(
+    frame: pl.DataFrame,
+    values: Mapping[str, "_Value"],
+    extra: pl.Expr,
+    mappings: Mapping[str, ColumnMapping],
+    source: Source,
+    file: BatchFile,
+) -> Mapped:
+    as_they_are = [value.expr.alias(_VALUE + name) for name, value in values.items() if not value.columns]
+    fitted = [value.of(frame).rename({"": _VALUE + name}) for name, value in values.items() if value.columns]
+    selected = frame.lazy().select(LINE, *as_they_are, extra.alias("extra"))
+    selected = pl.concat([selected, *fitted], how="horizontal") if fitted else selected
+    conversions = _conversions(selected.collect_schema(), mappings, source, file)
+    narrow = [pl.col(_VALUE + name) for name in conversions if name not in CONTENT_SCHEMA]
+    converted = selected.select(
+        *_record(conversions, file), pl.col(LINE).alias("line"), "extra", *narrow, *_problems(conversions)
+    ).collect()
+    return _split(converted, [name for name in conversions if _PROBLEM + name in converted.columns], source, file)
 
 
 def _conversions(
@@ -88,7 +122,7 @@ def _conversions(
         try:
             conversion = convert(given, dtype, FROM_SOURCE[name], mapping)
         except NotThis as error:
-            raise FeedbackError(f"{_key(name, source)}: {error} ({file.path})") from None
+            raise Unreadable(f"{_key(name, source)}: {error} ({file.path})", MISFIT, name, str(error)) from None
         problem = pl.when(given.is_not_null() & conversion.value.is_null()).then(conversion.problem)
         if name == "batch":
             problem = pl.when(conversion.value.is_null()).then(pl.lit("no-batch"))
@@ -130,7 +164,8 @@ def _split(converted: pl.DataFrame, checked: Sequence[str], source: Source, file
     return Mapped(records.filter(~bad), quarantined)
 
 
-def _no_records() -> pl.DataFrame:
+def no_records() -> pl.DataFrame:
+    """The records of a file that has none."""
     schema = {name: column.dtype for name, column in FROM_SOURCE.items()}
     return pl.DataFrame(schema={**schema, "line": pl.Int64, "extra": pl.String})
 
@@ -140,25 +175,106 @@ def _key(name: str, source: Source) -> str:
 
 
 def _check_columns(name: str, mapping: ColumnMapping, columns: list[str], source: Source, file: BatchFile) -> None:
-    own = [column for column in columns if column != LINE]
+    if mapping.optional:
+        return
+    own = [column for column in columns if column not in (LINE, EXTRA)]
     for column in columns_of(mapping.expr):
         if column not in columns:
-            close = get_close_matches(column, own, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise FeedbackError(
-                f"{_key(name, source)}: reads column {column!r} which {file.path} does not have; "
-                f"{hint}it has: {', '.join(own)}"
+            close = get_close_matches(column, own[:_SHOWN], n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            has = ", ".join(own[:_SHOWN]) + (f" and {len(own) - _SHOWN:,} more" if len(own) > _SHOWN else "")
+            lacks = f"reads column {column!r} which {file.path} does not have{hint or ';'}"
+            raise Unreadable(
+                f"{_key(name, source)}: {lacks} it has: {has}",
+                MISSING_COLUMN,
+                name,
+                f"lacks the column {column!r}{hint}",
             )
 
 
-def _blame(
-    frame: pl.DataFrame, mappings: Mapping[str, ColumnMapping], source: Source, file: BatchFile, error: Exception
-) -> FeedbackError:
-    for name, mapping in mappings.items():
+@dataclass(frozen=True)
+class _Value:
+    """What an expression gives, over `columns` that replace those of the file."""
+
+    expr: pl.Expr
+    columns: Mapping[str, pl.Expr]
+
+    def of(self, frame: pl.DataFrame) -> pl.LazyFrame:
+        return frame.lazy().with_columns(**self.columns).select(self.expr.alias(""))
+
+    def fits(self, schema: pl.Schema) -> bool:
         try:
-            value = frame.select(LINE, expression(mapping.expr).alias(_VALUE + name))
-            only = _conversions(value.schema, {name: mapping}, source, file)
-            value.select(LINE, only[name].value.alias(name))
-        except pl.exceptions.PolarsError as cause:
-            return FeedbackError(f"{_key(name, source)}: {mapping.expr!r} fails on {file.path}: {first_line(cause)}")
-    return FeedbackError(f"source {source.name!r}: {file.path} cannot be mapped: {first_line(error)}")
+            self.of(pl.DataFrame(schema=schema)).collect()
+        except pl.exceptions.PolarsError:
+            return False
+        return True
+
+
+def _fitting(mapping: ColumnMapping, schema: pl.Schema) -> _Value:
+    """The value of a mapping in a file whose columns have these types."""
+    expr = expression(mapping.expr)
+    read = columns_of(mapping.expr)
+    there = pl.Schema({name: schema[name] for name in read if name in schema})
+    absent: dict[str, pl.Expr] = {name: pl.lit(None, pl.Null) for name in read if name not in schema}
+    empty = [name for name in read if there.get(name, pl.Null) == pl.Null]
+    numbers = [name for name, dtype in there.items() if dtype.is_numeric() or dtype == pl.Boolean]
+    texts = [name for name, dtype in there.items() if dtype == pl.String]
+    candidates: list[dict[str, pl.Expr]] = [{}]
+    candidates += [dict.fromkeys(empty, pl.lit(None, dtype)) for dtype in (pl.String, pl.Float64)] if empty else []
+    candidates += [{name: pl.col(name).cast(pl.String) for name in numbers}] if numbers else []
+    candidates += [{name: pl.col(name).cast(pl.Float64) for name in texts}] if texts else []
+    for columns in candidates:
+        value = _Value(expr, absent | columns)
+        if value.fits(there):
+            return value
+    a_field_is_absent = mapping.optional and any(dtype == pl.Struct for dtype in there.values())
+    if empty == list(read) or a_field_is_absent:  # such as a field of a struct that is null in all records
+        return _Value(pl.lit(None, pl.Null), absent)
+    return _Value(expr, absent)
+
+
+def _failed(
+    frame: pl.DataFrame,
+    name: str,
+    value: _Value,
+    mappings: Mapping[str, ColumnMapping],
+    source: Source,
+    file: BatchFile,
+) -> pl.DataFrame:
+    """The records on which one expression fails, in quarantine.
+
+    Raises:
+        Unreadable: it fails on all of them, or on each of many that are evenly spread.
+    """
+    mapping = mappings[name]
+    read = columns_of(mapping.expr)
+    narrow = frame.select(LINE, *(column for column in read if column in frame.columns and column != LINE))
+    cause: list[pl.exceptions.PolarsError] = []
+
+    def runs(rows: Sequence[int]) -> bool:
+        try:
+            given = value.of(narrow[rows]).rename({"": _VALUE + name})
+            only = _conversions(given.collect_schema(), {name: mapping}, source, file)
+            given.select(only[name].value.alias(name)).collect()
+        except pl.exceptions.PolarsError as error:
+            cause[:] = [error]
+            return False
+        return True
+
+    everything = range(narrow.height)
+    if runs(everything):
+        return pl.DataFrame(schema=QUARANTINE)
+    tried = everything[:: max(1, narrow.height // _TRIED)]
+    if not any(runs([row]) for row in tried):
+        raise _misfit(_key(name, source), repr(mapping.expr), file, cause[0], name)
+    bad = narrow[bad_lines(everything, everything, runs)]
+    in_text = {column for text in CONTENT_SCHEMA if text in mappings for column in columns_of(mappings[text].expr)}
+    shown = pl.col(read[0]).cast(pl.String) if len(read) == 1 and read[0] not in in_text else pl.lit(None, pl.String)
+    return quarantined(source.name, file.name, bad.get_column(LINE), "expression-fails").with_columns(
+        pl.lit(name).alias("column"), bad.select(excerpt(shown).alias("value")).to_series()
+    )
+
+
+def _misfit(key: str, what: str, file: BatchFile, error: Exception, column: str | None = None) -> Unreadable:
+    value = f"{what} fails: {first_line(error)}"
+    return Unreadable(f"{key}: {what} fails on {file.path}: {first_line(error)}", MISFIT, column, value)

@@ -1,16 +1,34 @@
 """What a reader gives back, and the bytes below it."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
 from feedback_assets.errors import FeedbackError
 
-LINE = "__line"
+Line = TypeVar("Line")
+LINE, EXTRA = "__line", "__extra"
 SLICE = 8192
+PIECE = 1 << 20
+_LONGEST = 1_000  # characters of an error: names of columns can be of any length
+EXACT = 2**53  # up to here a float knows all digits of a whole number
+WHOLE_FILE = 0
+"""The line of what is wrong with a file as a whole."""
+
+
+class Unreadable(FeedbackError):
+    """A file of which no record can be made: it cannot be read, or does not fit its source's mapping.
+
+    `reason` is the quarantine reason, `column` the record column at fault if one is, `value` what to show of it.
+    """
+
+    def __init__(self, message: str, reason: str = "unreadable-file", column: str | None = None, value: str = ""):
+        super().__init__(" ".join(message.split())[:_LONGEST])
+        self.reason, self.column, self.value = reason, column, value or message
 
 
 @dataclass(frozen=True)
@@ -18,7 +36,8 @@ class Raw:
     """One file as it came.
 
     `frame` has the source's own columns and `__line` (Int64): the line of a JSONL or CSV file on which the record
-    starts, the row of a sheet (the header counts in both), the number of a Parquet row; all from 1.
+    starts, the row of a sheet (the header counts in both), the number of a Parquet or Arrow row; all from 1. Where a
+    file has very many columns, `__extra` (String, JSON) stands for those that no expression reads.
     `malformed` has a row for each record that could not be read (quarantine.QUARANTINE).
     """
 
@@ -32,34 +51,63 @@ def is_gzip(path: Path) -> bool:
         return file.read(2) == b"\x1f\x8b"
 
 
-def content(path: Path) -> tuple[bytes, bool]:
+def content(path: Path, most: int) -> tuple[bytes, bool]:
     """The bytes of a file, unpacked, without a byte order mark, and whether the file broke off.
 
     Of a gzip that breaks off or is damaged, the complete lines before the break.
+
+    Raises:
+        Unreadable: there are more than `most` bytes; no more than those are ever held.
     """
     if not is_gzip(path):
         return path.read_bytes().removeprefix(b"\xef\xbb\xbf"), False
-    data, broken = _unpacked(path)
+    data, broken = _unpacked(path, most)
     if broken:
         data = data[: data.rfind(b"\n") + 1]
     return data.removeprefix(b"\xef\xbb\xbf"), broken
 
 
-def _unpacked(path: Path) -> tuple[bytes, bool]:
+def too_large(path: Path, most: int) -> Unreadable:
+    """The error of a file that holds more than `most` bytes."""
+    message = f"holds more than {most:,} bytes; raise `max_bytes` of its source if that is meant"
+    return Unreadable(f"{path}: {message}", "too-large", value=message)
+
+
+def _unpacked(path: Path, most: int) -> tuple[bytes, bool]:
     # gzip.open throws away what it had unpacked when the file breaks off
     pieces: list[bytes] = []
+    held = 0
     member = zlib.decompressobj(wbits=31)
     with path.open("rb") as file:
         while packed := file.read(1 << 20):
-            while packed:
+            more = True
+            while packed or more:
                 try:
-                    pieces.append(member.decompress(packed))
+                    pieces.append(member.decompress(packed, PIECE))
                 except zlib.error:
                     return b"".join(pieces), True
-                packed = member.unused_data.lstrip(b"\0")
-                if member.eof and packed:
-                    member = zlib.decompressobj(wbits=31)
+                held += len(pieces[-1])
+                if held > most:
+                    raise too_large(path, most)
+                packed, more = member.unconsumed_tail, len(pieces[-1]) == PIECE
+                if member.eof:
+                    packed = member.unused_data.lstrip(b"\0")
+                    member = zlib.decompressobj(wbits=31) if packed else member
     return b"".join(pieces), not member.eof
+
+
+def whole_lines(source: Path | bytes) -> Iterator[bytes]:
+    """The bytes of a file in pieces of about PIECE, each of whole lines; the last may lack its newline."""
+    if isinstance(source, bytes):
+        start = 0
+        while start < len(source):
+            end = source.find(b"\n", start + PIECE) + 1 or len(source)
+            yield source[start:end]
+            start = end
+        return
+    with source.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield piece if piece.endswith(b"\n") else piece + file.readline()
 
 
 def occurrences(source: Path | bytes, *signs: bytes) -> tuple[list[int], bool]:
@@ -68,13 +116,13 @@ def occurrences(source: Path | bytes, *signs: bytes) -> tuple[list[int], bool]:
         return [source.count(sign) for sign in signs], source[-1:] in (b"\n", b"")
     counts, last = [0] * len(signs), b"\n"
     with source.open("rb") as file:
-        while piece := file.read(1 << 22):
+        while piece := file.read(PIECE):
             counts = [count + piece.count(sign) for count, sign in zip(counts, signs, strict=True)]
             last = piece[-1:]
     return counts, last == b"\n"
 
 
-def bad_lines(lines: Sequence[bytes], numbers: Sequence[int], good: Callable[[list[bytes]], bool]) -> list[int]:
+def bad_lines(lines: Sequence[Line], numbers: Sequence[int], good: Callable[[list[Line]], bool]) -> list[int]:
     """The `numbers` (indices into `lines`) of the lines that are not `good`, found by halving slices.
 
     `good` says of some lines whether all of them are. A line costs one look, a bad one a few more.
@@ -105,8 +153,9 @@ def numbered(frame: pl.DataFrame, lines: pl.Series | Sequence[int], path: Path) 
     """`frame` with `lines` as its column `__line`.
 
     Raises:
-        FeedbackError: the source has a column of that name.
+        Unreadable: the source has a column of a name that is ours.
     """
-    if LINE in frame.columns:
-        raise FeedbackError(f"{path}: the column name {LINE} is ours; rename it")
+    ours = next((name for name in (LINE, EXTRA) if name in frame.columns), None)
+    if ours is not None:
+        raise Unreadable(f"{path}: the column name {ours} is ours; rename it", value=f"the column name {ours} is ours")
     return frame.with_columns(pl.Series(LINE, lines, dtype=pl.Int64))

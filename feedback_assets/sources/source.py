@@ -10,7 +10,7 @@ from feedback_assets.policy import Section
 from feedback_assets.record import FROM_SOURCE, TIME
 from feedback_assets.sources.place import Place
 
-Format = Literal["jsonl", "csv", "parquet", "xlsx"]
+Format = Literal["jsonl", "csv", "parquet", "arrow", "xlsx"]
 PROMPT_FORMATS = ("text", "turns", "roles", "anthropic")
 SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl",
@@ -20,7 +20,11 @@ SUFFIXES: dict[str, Format] = {
     ".json.gz": "jsonl",
     ".csv": "csv",
     ".csv.gz": "csv",
+    ".tsv": "csv",
+    ".tsv.gz": "csv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
     ".xlsx": "xlsx",
 }
 """File name endings and the format that each stands for."""
@@ -37,6 +41,7 @@ class ColumnMapping(Section):
         default=None, description="time given as a number: since 1970-01-01 UTC; days are a spreadsheet's serial days"
     )
     timezone: str | None = Field(default=None, description="IANA zone of a time that names none")
+    optional: bool = Field(default=False, description="a column that a file lacks is null there, instead of an error")
 
     @field_validator("timezone")
     @classmethod
@@ -56,6 +61,10 @@ class Source(Place):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the source; part of every row_id")
     format: Format | None = Field(default=None, description="None: by the file name's ending")
     sheet: str | None = Field(default=None, description="sheet of a spreadsheet; None: the first")
+    delimiter: str | None = Field(
+        default=None, pattern=r"^[^\n\r\"]$", description="of a CSV: one character; None: a tab in .tsv, else a comma"
+    )
+    max_bytes: int = Field(default=2**31, ge=1, description="a file that holds more, unpacked, is not read")
     batch: Sql | None = Field(default=None, description="name of a record's batch; None: the file's name")
     columns: dict[str, ColumnMapping] = Field(description="record column: expression over the source's columns")
 
@@ -85,6 +94,10 @@ class Source(Place):
     def _sheet_of_a_spreadsheet(self) -> "Source":
         if self.sheet is not None and (self.format or format_of(self.path)) not in (None, "xlsx"):
             raise ValueError("`sheet` is for spreadsheets only")
+        if self.delimiter is not None and (self.format or format_of(self.path)) not in (None, "csv"):
+            raise ValueError("`delimiter` is for CSV only")
+        if self.delimiter is not None and not self.delimiter.isascii():
+            raise ValueError("`delimiter` must be an ASCII character such as ';' or '|'")
         return self
 
 

@@ -9,36 +9,44 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs
 
-from feedback_assets.errors import FeedbackError
 from feedback_assets.sources.quarantine import quarantined
-from feedback_assets.sources.raw import Raw, numbered
+from feedback_assets.sources.raw import Raw, Unreadable, numbered, too_large
 
 _ROW = re.compile(rb'<(?:\w+:)?row\b[^>]*?\br="(\d+)"')
+_PLACE = re.compile(rb"""\br\s*=\s*["']([A-Za-z]*)([0-9]+)["']""")
+_CELL_BYTES = 32  # what the reader needs for each cell between the first and the last, empty ones included
 _VALUE = re.compile(rb"<(?:\w+:)?(?:v|is)\b[^/>]*>")
 
 
-def read_xlsx(path: Path, source: str, batch: str, sheet: str | None) -> Raw:
+def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, most: int) -> Raw:
     """Read one sheet; `__line` is the row as the spreadsheet numbers it.
 
     Blank rows, also those at the end which readers leave out, are quarantined as "blank-row".
 
     Raises:
-        FeedbackError: it is no spreadsheet, or has no such sheet.
+        Unreadable: it is no spreadsheet, has no such sheet, or unpacks to more than `most` bytes.
     """
     import fastexcel
 
     quiet = logging.getLogger("fastexcel")
     quiet.setLevel(max(quiet.level, logging.ERROR))
     try:
+        with zipfile.ZipFile(path) as packed:
+            if sum(entry.file_size for entry in packed.infolist()) > most:
+                raise too_large(path, most)
         book = fastexcel.read_excel(path)
         names = book.sheet_names
         if sheet is not None and sheet not in names:
-            raise FeedbackError(f"{path}: there is no sheet {sheet!r}; it has: {', '.join(names)}")
+            value = f"there is no sheet {sheet!r}; it has: {', '.join(names)}"
+            raise Unreadable(f"{path}: {value}", "no-such-sheet", value=value)
         name = sheet if sheet is not None else names[0]
-        header, last = _extent(path, name)
+        header, last = _extent(path, name, most)
         frame = pl.DataFrame(book.load_sheet(name, schema_sample_rows=None)) if header else pl.DataFrame()
-    except (fastexcel.FastExcelError, zipfile.BadZipFile, KeyError) as error:
-        raise FeedbackError(f"{path}: cannot be read as xlsx: {str(error).splitlines()[0]}") from None
+    except Unreadable:
+        raise
+    except Exception as error:  # zip, XML and the reader raise anything at a damaged book
+        value = f"cannot be read as xlsx: {(str(error).splitlines() or [''])[0]}"
+        raise Unreadable(f"{path}: {value}", value=value) from None
     rows = pl.int_range(header + 1, header + 1 + frame.height, dtype=pl.Int64, eager=True)
     tail = pl.int_range(header + 1 + frame.height, last + 1, dtype=pl.Int64, eager=True)
     blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series() if frame.width else rows.is_null()
@@ -55,8 +63,13 @@ def _whole(frame: pl.DataFrame) -> list[str]:
     return [column for column in whole.columns if whole[column].all()]
 
 
-def _extent(path: Path, sheet: str) -> tuple[int, int]:
-    """Numbers of the header's row (0: the sheet is empty) and of the last row that the sheet's XML holds."""
+def _extent(path: Path, sheet: str, most: int) -> tuple[int, int]:
+    """Numbers of the header's row (0: the sheet is empty) and of the last row that the sheet's XML holds.
+
+    Raises:
+        Unreadable: a cell lies so far out that the rectangle up to it takes more than `most` bytes; the reader, which
+            is not Python, would end the process.
+    """
     from xml.etree import ElementTree
 
     with zipfile.ZipFile(path) as book:
@@ -66,9 +79,21 @@ def _extent(path: Path, sheet: str) -> tuple[int, int]:
         ids = next(node.attrib for node in sheets if node.tag.endswith("}sheet") and node.get("name") == sheet)
         target = targets[next(value for key, value in ids.items() if key.endswith("}id"))]
         xml = book.read(posixpath.normpath(posixpath.join("/xl", target)).lstrip("/"))
+    places = _PLACE.findall(xml)
+    width = max((_column(letters) for letters in {letters for letters, _ in places}), default=0)
+    if width * max((int(row) for _, row in places), default=0) * _CELL_BYTES > most:
+        raise too_large(path, most)
     first_value = _VALUE.search(xml)
     rows = [int(found) for found in _ROW.findall(xml)]
     if first_value is None:
         return 0, max(rows, default=0)
     before = _ROW.findall(xml, 0, first_value.start())
     return (int(before[-1]), max(rows)) if before else (1, 0)
+
+
+def _column(letters: bytes) -> int:
+    """The number of a column: A is 1, AA is 27."""
+    number = 0
+    for letter in letters.upper():
+        number = number * 26 + letter - 64
+    return number

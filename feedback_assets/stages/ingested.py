@@ -18,7 +18,7 @@ from feedback_assets.record import (
     SCHEMA,
     SHOWN_ORDERS,
 )
-from feedback_assets.sources.quarantine import QUARANTINE
+from feedback_assets.sources.quarantine import QUARANTINE, excerpt
 from feedback_assets.sources.source import Source
 from feedback_assets.stages.stage import FATE_SCHEMA, Expectation, Stage
 
@@ -34,6 +34,17 @@ UNTRACED = (
     "revision",
     "supersedes",
 )
+
+
+IN_THE_FUTURE, CONFLICTING = "in-the-future", "conflicting-duplicate"
+
+
+class LostBatch(Section):
+    """A batch of which nothing could be used, and that the team goes on without."""
+
+    source: str = Field(min_length=1)
+    batch: str = Field(min_length=1, description="its name, as the quarantine shows it")
+    reason: str = Field(min_length=1, description="why the release may do without it")
 
 
 class Retraction(Pinned):
@@ -57,6 +68,9 @@ class IngestedSection(Section):
     )
     max_quarantined_share: float = Field(
         default=0.2, ge=0, le=1, description="more than this in quarantine fails the check"
+    )
+    lost_batches: tuple[LostBatch, ...] = Field(
+        default=(), description="batches that may be in quarantine as a whole; any other fails the check"
     )
 
     @field_validator("as_of")
@@ -123,9 +137,11 @@ def to_records(mapped: pl.DataFrame, source: str) -> Intake:
     checked = frame.with_columns(_problem()).collect()
     bad = checked.filter(pl.col("problem").is_not_null())
     good = checked.filter(pl.col("problem").is_null()) if bad.height else checked
-    quarantined = bad.select(
-        pl.col("source"), pl.col("batch"), pl.col("line"), pl.col("problem").struct.unnest()
-    ).select(QUARANTINE.names())
+    quarantined = (
+        bad.select("source", "batch", "line", pl.col("problem").struct.unnest())
+        .with_columns(excerpt(pl.col("value")))
+        .select(QUARANTINE.names())
+    )
     records = _canonical(good.drop("problem"))
     content = records.select(CONTENT_SCHEMA.names())
     rows = _identified(records).select(*SCHEMA.names(), "record_digest")
@@ -315,7 +331,7 @@ def decide(deliveries: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
             .when(pl.col("revision").is_not_null())
             .then(pl.lit("superseded"))
             .otherwise(pl.lit("redelivered")),
-            rule=pl.when("late").then(pl.lit("in-the-future")).when("conflict").then(pl.lit("conflicting-duplicate")),
+            rule=pl.when("late").then(pl.lit(IN_THE_FUTURE)).when("conflict").then(pl.lit(CONFLICTING)),
         )
         .filter((pl.col("fate") != "kept") | (pl.col("revision") > 0))
         .select(UNUSUAL.names())
@@ -334,7 +350,7 @@ def settle(rows: pl.DataFrame, quarantined: pl.DataFrame, unusual: pl.DataFrame)
     told = rows.drop("revision", "supersedes", strict=False).join(unusual, on=place, how="left", maintain_order="left")
     told = told.with_columns(pl.col("fate").fill_null("kept"), pl.col("revision").fill_null(0))
     current = told if not unusual.height else told.filter(pl.col("fate") == "kept")
-    future = pl.col("rule") == "in-the-future"
+    future = pl.col("rule") == IN_THE_FUTURE
     newly = told.filter(pl.col("fate") == "quarantined").select(
         "source",
         "batch",
@@ -343,7 +359,7 @@ def settle(rows: pl.DataFrame, quarantined: pl.DataFrame, unusual: pl.DataFrame)
         pl.when(future).then(pl.lit("collected_at")).otherwise(pl.lit("feedback_id")).alias("column"),
         pl.when(future)
         .then(pl.col("collected_at").cast(pl.String))
-        .otherwise(pl.col("feedback_id").str.slice(0, 80))
+        .otherwise(excerpt(pl.col("feedback_id")))
         .alias("value"),
         "arrival",
     )

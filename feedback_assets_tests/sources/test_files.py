@@ -101,7 +101,6 @@ def test_an_empty_jsonl_file_has_no_records(tmp_path, data):
         (b'{"a": "s"}\n{"a": {"b": 1}}\n', ["s", '{"b": 1}']),
         (b"\xef\xbb\xbf" + b'{"a": 1}\n{"a": 2}\n', [1, 2]),
         (b'{"a": 123456789012345678901234567890}\n', [123456789012345678901234567890]),
-        (b'{"a": 1, "a": 2}\n', [1]),
     ],
 )
 def test_unusual_json_is_read(tmp_path, data, values):

@@ -265,7 +265,7 @@ def test_a_column_that_the_file_lacks_is_named_with_what_it_has():
         ("label", "v", [["x"]], "columns.label: 'v' gives List.String., of which no label can be made; give text"),
         ("collected_at", "v", [5], "columns.collected_at: .* a number with its `unit`"),
         ("prompt", "v", [["x"]], "`format: turns`"),
-        ("label", "LOWER(v)", [1], "columns.label: 'LOWER"),
+        ("label", "LOWER(v)", [[1]], "columns.label: 'LOWER"),
         ("collected_at", {"expr": "v", "format": "%H", "timezone": "UTC"}, ["x"], "columns.collected_at"),
     ],
 )
