@@ -292,12 +292,13 @@ def show_trace(traced: list[dict[str, Any]]) -> None:
             fault = f" ({delivery['column']})" if delivery["column"] else ""
             fault = f" ({delivery['column']}: {delivery['value']})" if delivery["value"] else fault
             place = f"{delivery['batch']} line {delivery['line']}"
+            place += f", record {delivery['position']} of it" if (delivery["position"] or 1) > 1 else ""
             console.print(f"  ingested          {delivery['fate']}{rule}{fault}  from {place}", soft_wrap=True)
         if record is not None:
             said = {
                 key: value
                 for key, value in record.items()
-                if value is not None and key not in ("source", "batch", "line", "feedback_id")
+                if value is not None and key not in ("source", "batch", "line", "position", "feedback_id")
             }
             console.print(
                 "                    " + ", ".join(f"{key} {value}" for key, value in said.items()), style="dim"

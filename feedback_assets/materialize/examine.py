@@ -34,7 +34,7 @@ from feedback_assets.threads import each
 REGISTRIES = ("guidelines",)  # assets that hold no feedback: there is no row to follow and no signal to watch
 UNWATCHED = (
     *("feedback_id", "prompt_id", "response_a_id", "cluster_id", "component_id", "content_part", "content_row"),
-    *("group_id", "guideline_digest", "started_at", "collected_at", "line", "gold"),
+    *("group_id", "guideline_digest", "started_at", "collected_at", "line", "position", "gold"),
 )
 DIGITS = 9  # floats are rounded before they are digested: the last bits differ between machines
 
@@ -259,7 +259,7 @@ def _brief(entry: ColumnDrift) -> dict[str, Any]:
 def _intake_conserves(after: pl.LazyFrame, fates: pl.LazyFrame) -> CheckResult:
     counted = dict(fates.group_by("fate").len().collect().iter_rows())
     rows, distinct = after.select(pl.len(), pl.col("row_id").hash().n_unique().alias("distinct")).collect().row(0)
-    place = pl.col("arrival") * 2**32 + pl.col("line")
+    place = pl.struct(pl.col("arrival") * 2**32 + pl.col("line"), "position")
     deliveries = fates.select(pl.struct(place, pl.col("row_id").hash()).hash().n_unique()).collect().item()
     total = sum(counted.values())
     passed = rows == distinct == counted.get("kept", 0) and deliveries == total

@@ -263,11 +263,12 @@ def _remembered(project: Project, entry: Stage, section: Section, key: str, inpu
 
 
 def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows in the order of arrival and line: the same whatever a join or a thread did to them."""
-    order = [name for name in ("arrival", "line", "row_id", "copy_index") if name in rows.columns]
-    place = rows.select(pl.col("arrival") * 2**32 + pl.col("line")).to_series()
-    # Each line is one record, so strictly rising places leave nothing to sort.
-    return rows if place.is_sorted() and place.n_unique() == rows.height else rows.sort(order)
+    """Rows in the order of arrival, line and position: the same whatever a join or a thread did to them."""
+    order = [name for name in ("arrival", "line", "position", "row_id", "copy_index") if name in rows.columns]
+    line = (pl.col("arrival") * 2**32 + pl.col("line")).diff()
+    rising = (line > 0) | ((line == 0) & (pl.col("position").diff() > 0))
+    # Each place is one record, so strictly rising places leave nothing to sort.
+    return rows if rows.select(rising.slice(1).fill_null(value=False).all()).item() else rows.sort(order)
 
 
 def _joined(asset: str, snapshots: list[Snapshot]) -> Snapshot:

@@ -12,13 +12,16 @@ import polars as pl
 from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of, expression
 from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE
+from feedback_assets.sources.conversation import another_prompt, conversation
 from feedback_assets.sources.conversion import Conversion, NotThis, convert
+from feedback_assets.sources.entries import entries, fitting
 from feedback_assets.sources.files import BatchFile, first_line
 from feedback_assets.sources.leftover import leftover
 from feedback_assets.sources.quarantine import QUARANTINE, excerpt
-from feedback_assets.sources.raw import LINE, Raw
+from feedback_assets.sources.raw import LINE, POSITION, Raw
 from feedback_assets.sources.source import ColumnMapping, Source, format_of
 
+DIFFERENT_PROMPTS = "different-prompts"
 _VALUE, _PROBLEM = "__value_", "__problem_"
 
 
@@ -26,10 +29,10 @@ _VALUE, _PROBLEM = "__value_", "__problem_"
 class Mapped:
     """One file as records.
 
-    `records` has every column of `record.FROM_SOURCE` in its order and dtype, then `line` (Int64) and `extra`
+    `records` has every column of `record.FROM_SOURCE` in its order and dtype, then `line`, `position` (Int64), `extra`
     (String: JSON of the source's columns that no expression reads, nulls left out, names sorted; null when
     nothing is left). `quarantined` (quarantine.QUARANTINE) has everything else that the file held, what could not
-    be read included, by line. Each raw row is in exactly one of the two.
+    be read included, by line. Each raw row, or each entry of its list, is in exactly one of the two.
     """
 
     records: pl.DataFrame
@@ -40,7 +43,8 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     """Map one file that was read to records.
 
     A record of which a value was there and did not convert is quarantined: "not-convertible",
-    "time-without-zone", or "no-batch" where the source's `batch` is null. In a CSV an empty field is null, except
+    "time-without-zone", "different-prompts" where the conversation that a response ends has another prompt, or
+    "no-batch" where the source's `batch` is null; so is what `entries` says. In a CSV an empty field is null, except
     in columns of text.
 
     Raises:
@@ -49,16 +53,21 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     """
     if raw.frame.columns == [LINE] and not raw.frame.height:
         return Mapped(_no_records(), raw.malformed)
+    raw = entries(raw, source, file)
+    if not raw.frame.height:
+        return Mapped(_no_records(), raw.malformed.sort("line", "position"))
     mappings = {name: source.columns[name] for name in FROM_SOURCE if name in source.columns}
+    mappings = fitting(mappings, raw.frame.schema)
     if source.batch is not None:
         mappings["batch"] = ColumnMapping(expr=source.batch)
-    read = {LINE}
+    read = {LINE, POSITION, *(column for each in source.each or () for column in columns_of(each))}
     for name, mapping in mappings.items():
         read.update(columns_of(mapping.expr))
         _check_columns(name, mapping, raw.frame.columns, source, file)
 
     values = raw.frame.lazy().select(
         LINE,
+        POSITION,
         *(expression(mapping.expr).alias(_VALUE + name) for name, mapping in mappings.items()),
         leftover(raw.frame.schema, read).alias("extra"),
     )
@@ -66,12 +75,17 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
         conversions = _conversions(values.collect_schema(), mappings, source, file)
         narrow = [pl.col(_VALUE + name) for name in conversions if name not in CONTENT_SCHEMA]
         converted = values.select(
-            *_record(conversions, file), pl.col(LINE).alias("line"), "extra", *narrow, *_problems(conversions)
+            *_record(conversions, file),
+            pl.col(LINE).alias("line"),
+            pl.col(POSITION).alias("position"),
+            "extra",
+            *narrow,
+            *_problems(conversions),
         ).collect()
     except pl.exceptions.PolarsError as error:
         raise _blame(raw.frame, mappings, source, file, error) from None
     mapped = _split(converted, [name for name in conversions if _PROBLEM + name in converted.columns], source, file)
-    return Mapped(mapped.records, pl.concat([raw.malformed, mapped.quarantined]).sort("line"))
+    return Mapped(mapped.records, pl.concat([raw.malformed, mapped.quarantined]).sort("line", "position"))
 
 
 def _conversions(
@@ -93,6 +107,14 @@ def _conversions(
         if name == "batch":
             problem = pl.when(conversion.value.is_null()).then(pl.lit("no-batch"))
         conversions[name] = Conversion(conversion.value, conversion.checked or name == "batch", problem)
+    if "prompt" in conversions:
+        for name in ("response_a", "response_b"):
+            if name in mappings and mappings[name].format == "conversation":
+                turns = conversation(pl.col(_VALUE + name), types[_VALUE + name])
+                assert turns is not None  # noqa: S101  it was converted
+                other = pl.when(another_prompt(turns, conversions["prompt"].value)).then(pl.lit(DIFFERENT_PROMPTS))
+                converted = conversions[name]
+                conversions[name] = Conversion(converted.value, True, pl.coalesce(converted.problem, other))
     return conversions
 
 
@@ -109,7 +131,7 @@ def _problems(conversions: Mapping[str, Conversion]) -> Iterable[pl.Expr]:
 
 
 def _split(converted: pl.DataFrame, checked: Sequence[str], source: Source, file: BatchFile) -> Mapped:
-    records = converted.select(*FROM_SOURCE, "line", "extra")
+    records = converted.select(*FROM_SOURCE, "line", "position", "extra")
     failed = {name: pl.col(_PROBLEM + name).is_not_null() for name in checked}
     bad = converted.select(pl.any_horizontal(False, *failed.values())).to_series()
     if not bad.any():
@@ -123,6 +145,7 @@ def _split(converted: pl.DataFrame, checked: Sequence[str], source: Source, file
         pl.lit(source.name).alias("source"),
         pl.lit(file.name).alias("batch"),
         pl.col("line"),
+        pl.col("position"),
         pl.coalesce(pl.col(_PROBLEM + name) for name in checked).alias("reason"),
         column.alias("column"),
         value.alias("value"),
@@ -132,7 +155,7 @@ def _split(converted: pl.DataFrame, checked: Sequence[str], source: Source, file
 
 def _no_records() -> pl.DataFrame:
     schema = {name: column.dtype for name, column in FROM_SOURCE.items()}
-    return pl.DataFrame(schema={**schema, "line": pl.Int64, "extra": pl.String})
+    return pl.DataFrame(schema={**schema, "line": pl.Int64, "position": pl.Int64, "extra": pl.String})
 
 
 def _key(name: str, source: Source) -> str:
@@ -140,7 +163,7 @@ def _key(name: str, source: Source) -> str:
 
 
 def _check_columns(name: str, mapping: ColumnMapping, columns: list[str], source: Source, file: BatchFile) -> None:
-    own = [column for column in columns if column != LINE]
+    own = [column for column in columns if column not in (LINE, POSITION)]
     for column in columns_of(mapping.expr):
         if column not in columns:
             close = get_close_matches(column, own, n=1)
@@ -156,7 +179,7 @@ def _blame(
 ) -> FeedbackError:
     for name, mapping in mappings.items():
         try:
-            value = frame.select(LINE, expression(mapping.expr).alias(_VALUE + name))
+            value = frame.select(LINE, POSITION, expression(mapping.expr).alias(_VALUE + name))
             only = _conversions(value.schema, {name: mapping}, source, file)
             value.select(LINE, only[name].value.alias(name))
         except pl.exceptions.PolarsError as cause:

@@ -9,7 +9,7 @@ import polars as pl
 
 from feedback_assets.errors import FeedbackError
 
-LINE = "__line"
+LINE, POSITION = "__line", "__position"
 SLICE = 8192
 
 

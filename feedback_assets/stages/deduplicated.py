@@ -126,7 +126,7 @@ def _ordered(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
     alone = pl.format("row:{}", "row_id")
     unnamed = pl.format("source:{}", "source") if section.missing_annotator == "same" else alone
     named = pl.when(pl.col("annotator_id").is_null()).then(unnamed).otherwise(pl.format("id:{}", "annotator_id"))
-    by = ("collected_at", "arrival", "revision", "line", "row_id")
+    by = ("collected_at", "arrival", "revision", "line", "position", "row_id")
     return (
         rows.select(
             "item_id",

@@ -26,6 +26,7 @@ UNTRACED = (
     "batch",
     "arrival",
     "line",
+    "position",
     "row_id",
     "feedback_id",
     "content_part",
@@ -33,6 +34,10 @@ UNTRACED = (
     "revision",
     "supersedes",
 )
+
+
+PLACE = ["arrival", "line", "position"]
+"""Columns that name one delivery of one record."""
 
 
 class IngestedSection(Section):
@@ -94,7 +99,7 @@ class Intake:
 def to_records(mapped: pl.DataFrame, source: str) -> Intake:
     """Turn one file's mapped columns into records.
 
-    `mapped` has the columns of record.FROM_SOURCE, `line` and `extra`. Invalid rows go to `quarantined`; the two
+    `mapped` has the columns of record.FROM_SOURCE, `line`, `position` and `extra`. Invalid rows go to `quarantined`; the two
     responses of the others are put in canonical order (by digest) and label, gold, shown order and origins with them.
     """
     frame = mapped.lazy().with_columns(
@@ -109,7 +114,7 @@ def to_records(mapped: pl.DataFrame, source: str) -> Intake:
     bad = checked.filter(pl.col("problem").is_not_null())
     good = checked.filter(pl.col("problem").is_null()) if bad.height else checked
     quarantined = bad.select(
-        pl.col("source"), pl.col("batch"), pl.col("line"), pl.col("problem").struct.unnest()
+        pl.col("source"), pl.col("batch"), pl.col("line"), pl.col("position"), pl.col("problem").struct.unnest()
     ).select(QUARANTINE.names())
     records = _canonical(good.drop("problem"))
     content = records.select(CONTENT_SCHEMA.names())
@@ -226,7 +231,8 @@ def _identified(records: pl.DataFrame) -> pl.DataFrame:
 class Resolved:
     """All batches together: current `rows`, what is `quarantined` across batches, and the `fates` of all deliveries.
 
-    `fates` has FATE_SCHEMA and the delivery's `arrival` and `line`: the same row_id may have been delivered often.
+    `fates` has FATE_SCHEMA and PLACE of the delivery: the same row_id may have been delivered often. `position` is null
+    where a line as a whole is in quarantine.
     """
 
     rows: pl.DataFrame
@@ -241,26 +247,28 @@ def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame)
     `rows`: those of all batches with `arrival`; `quarantined`: their quarantines with `arrival`;
     `limits`: `arrival` and `not_after` (UTC), the latest time that a record of it can have.
     An identical redelivery counts once; a changed one is a new revision that supersedes the old; within one batch,
-    different records under one id are all quarantined.
+    different records under one id are all quarantined: "conflicting-duplicate", or "entries-share-an-id" where they
+    are of one line, whose source then needs `__position` or an id of the entry in its feedback_id.
     """
     late = (
         rows.lazy()
         .join(limits.lazy(), on="arrival", how="left")
-        .select("row_id", "arrival", "line", late=(pl.col("collected_at") > pl.col("not_after")).fill_null(value=False))
+        .select(*PLACE, late=(pl.col("collected_at") > pl.col("not_after")).fill_null(value=False))
     )
     repeated = rows.lazy().group_by("row_id").len().filter(pl.col("len") > 1).select("row_id")
     deliveries = (
         rows.lazy()
-        .select("row_id", "arrival", "line", "record_digest")
+        .select("row_id", *PLACE, "record_digest")
         .join(repeated, on="row_id", how="semi")
-        .sort("row_id", "arrival", "line")
+        .sort("row_id", *PLACE)
         .with_columns(
             conflict=pl.col("record_digest").n_unique().over("row_id", "arrival") > 1,
+            in_line=pl.col("record_digest").n_unique().over("row_id", "arrival", "line") > 1,
             again=pl.int_range(pl.len()).over("row_id", "arrival") > 0,
         )
     )
     # What is quarantined is no delivery: it neither supersedes another nor makes one a redelivery.
-    sound = deliveries.join(late.filter("late"), on=["arrival", "line"], how="anti", maintain_order="left")
+    sound = deliveries.join(late.filter("late"), on=PLACE, how="anti", maintain_order="left")
     heard = sound.filter(~pl.col("conflict") & ~pl.col("again")).with_columns(
         changed=(pl.col("record_digest") != pl.col("record_digest").shift().over("row_id")).fill_null(value=True)
     )
@@ -271,15 +279,15 @@ def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame)
             before=pl.col("arrival").shift().over("row_id"),
             current=pl.int_range(pl.len()).over("row_id") == pl.len().over("row_id") - 1,
         )
-        .select("row_id", "arrival", "line", "revision", "before", "current")
+        .select(*PLACE, "revision", "before", "current")
     )
     judged = (
         rows.lazy()
-        .select("row_id", "arrival", "line")
-        .join(late, on=["row_id", "arrival", "line"], how="left")
+        .select("row_id", *PLACE)
+        .join(late, on=PLACE, how="left")
         .join(repeated.with_columns(repeated=pl.lit(value=True)), on="row_id", how="left")
-        .join(deliveries.select("row_id", "arrival", "line", "conflict"), on=["row_id", "arrival", "line"], how="left")
-        .join(revisions, on=["row_id", "arrival", "line"], how="left")
+        .join(deliveries.select(*PLACE, "conflict", "in_line"), on=PLACE, how="left")
+        .join(revisions, on=PLACE, how="left")
         .with_columns(
             fate=pl.when(pl.col("late") | pl.col("conflict").fill_null(value=False))
             .then(pl.lit("quarantined"))
@@ -290,13 +298,15 @@ def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame)
             .otherwise(pl.lit("redelivered")),
             rule=pl.when("late")
             .then(pl.lit("in-the-future"))
+            .when(pl.col("in_line").fill_null(value=False))
+            .then(pl.lit("entries-share-an-id"))
             .when(pl.col("conflict").fill_null(value=False))
             .then(pl.lit("conflicting-duplicate")),
         )
         .collect()
     )
-    decided = judged.select("row_id", "arrival", "line", "fate", "rule", "revision", "before")
-    everything = rows.join(decided, on=["row_id", "arrival", "line"], how="left", suffix="_now", maintain_order="left")
+    decided = judged.select("row_id", *PLACE, "fate", "rule", "revision", "before")
+    everything = rows.join(decided.drop("row_id"), on=PLACE, how="left", suffix="_now", maintain_order="left")
     current = everything.filter(pl.col("fate") == "kept").with_columns(
         pl.col("revision_now").fill_null(0).cast(pl.Int32).alias("revision"), pl.col("before").alias("supersedes")
     )
@@ -304,6 +314,7 @@ def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame)
         "source",
         "batch",
         "line",
+        "position",
         pl.col("rule").alias("reason"),
         pl.when(pl.col("rule") == "in-the-future")
         .then(pl.lit("collected_at"))
@@ -315,28 +326,31 @@ def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame)
         .alias("value"),
         "arrival",
     )
-    all_quarantined = pl.concat([quarantined, newly]).sort("arrival", "line", "reason", nulls_last=True)
+    all_quarantined = pl.concat([quarantined, newly]).sort(*PLACE, "reason", nulls_last=True)
+    line = text_id(pl.col("source"), pl.col("batch"), pl.col("line").cast(pl.String))
+    entry = text_id(
+        pl.col("source"), pl.col("batch"), pl.col("line").cast(pl.String), pl.col("position").cast(pl.String)
+    )
     unread = quarantined.select(
-        text_id(pl.col("source"), pl.col("batch"), pl.col("line").cast(pl.String)).alias("row_id"),
+        pl.when(pl.col("position").fill_null(1) == 1).then(line).otherwise(entry).alias("row_id"),
         pl.lit("quarantined").alias("fate"),
         pl.col("reason").alias("rule"),
-        "arrival",
-        "line",
+        *PLACE,
     )
     gone = pl.col("fate").is_in(["redelivered", "superseded"])
     all_fates = (
-        pl.concat([decided.select("row_id", "fate", "rule", "arrival", "line"), unread])
+        pl.concat([decided.select("row_id", "fate", "rule", *PLACE), unread])
         .with_columns(
             pl.lit(None, pl.Int32).alias("rule_version"),
             pl.when(gone).then("row_id").alias("into"),
             (pl.col("fate") == "kept").cast(pl.Int32).alias("copies"),
         )
-        .select(*FATE_SCHEMA.names(), "arrival", "line")
-        .sort("arrival", "line", "row_id")
+        .select(*FATE_SCHEMA.names(), *PLACE)
+        .sort(*PLACE, "row_id")
     )
     reasons = all_quarantined.group_by("reason").len().sort("reason")
     return Resolved(
-        current.select(SCHEMA.names()).sort("arrival", "line", "row_id"),
+        current.select(SCHEMA.names()).sort(*PLACE),
         all_quarantined,
         all_fates,
         {"quarantined": dict(reasons.iter_rows())},

@@ -9,7 +9,7 @@ from feedback_assets.record import FROM_SOURCE, SCHEMA
 from feedback_assets.stages.ingested import Resolved, resolve, to_records
 
 DAY_ZERO = datetime(2024, 1, 1, tzinfo=UTC)
-MAPPED = {**{name: column.dtype for name, column in FROM_SOURCE.items()}, "line": pl.Int64, "extra": pl.String}
+MAPPED = {**{name: column.dtype for name, column in FROM_SOURCE.items()}, "line": pl.Int64, "position": pl.Int64, "extra": pl.String}
 
 
 def day(number: float) -> datetime:
@@ -21,6 +21,7 @@ def judgment(**given: Any) -> dict[str, Any]:
     return {
         "batch": "b0",
         "line": 1,
+        "position": 1,
         "kind": "preference",
         "prompt": [{"role": "user", "text": "Why is the sky blue?"}],
         "response_a": "Rayleigh scattering.",
@@ -65,6 +66,7 @@ def records(*given: dict[str, Any]) -> pl.DataFrame:
             "batch": "b0",
             "arrival": 0,
             "line": place + 1,
+            "position": 1,
             "row_id": f"r{place}",
             "revision": 0,
             "parents": [],

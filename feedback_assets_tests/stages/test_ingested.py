@@ -267,7 +267,7 @@ DELIVERIES = st.lists(
 def test_every_delivery_has_exactly_one_fate(batches):
     resolved = arrive(*batches, not_after=day(5))
     told = resolved.fates
-    assert told.schema == {**FATE_SCHEMA, "arrival": pl.Int64, "line": pl.Int64}
+    assert told.schema == {**FATE_SCHEMA, "arrival": pl.Int64, "line": pl.Int64, "position": pl.Int64}
     delivered = [(arrival, line + 1) for arrival, batch in enumerate(batches) for line in range(len(batch))]
     assert told.select("arrival", "line").rows() == delivered
     assert set(told["fate"]) <= set(FATES)
