@@ -1,6 +1,6 @@
 """The batch files of a source: which there are, and what is in one.
 
-Formats have a module each (`jsonl`, `delimited`, `spreadsheet`); here is what they share.
+Formats have a module each (`jsonl`, `json_document`, `delimited`, `spreadsheet`); here is what they share.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ import polars as pl
 from feedback_assets.digests import file_digest
 from feedback_assets.errors import FeedbackError
 from feedback_assets.sources.delimited import read_csv
+from feedback_assets.sources.json_document import read_json
 from feedback_assets.sources.jsonl import read_jsonl
 from feedback_assets.sources.quarantine import QUARANTINE
 from feedback_assets.sources.raw import LINE, Raw
@@ -88,6 +89,8 @@ def first_line(error: BaseException) -> str:
 def _read(file: BatchFile, source: Source, format_: Format) -> Raw:
     if format_ == "jsonl":
         return read_jsonl(file.path, source.name, file.name)
+    if format_ == "json":
+        return read_json(file.path, source.name, file.name)
     if format_ == "csv":
         return read_csv(file.path, source.name, file.name)
     if format_ == "xlsx":

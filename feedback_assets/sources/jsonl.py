@@ -25,6 +25,11 @@ def read_jsonl(path: Path, source: str, batch: str) -> Raw:
     return _careful(content(path)[0] if data is None else data, truncated, path, source, batch)
 
 
+def read_objects(data: bytes, path: Path, source: str, batch: str) -> Raw:
+    """Read JSON lines that are in memory, as `read_jsonl` does."""
+    return _careful(data, False, path, source, batch)
+
+
 def _clean(file: Path | bytes) -> pl.DataFrame | None:
     try:
         if isinstance(file, bytes) or any(sign in str(file) for sign in "*?["):
