@@ -91,7 +91,9 @@ def _records(out: Any, found: dict[str, Any]) -> None:
     texts = ("prompt", "response_a", "response_b")
     for name in given:
         wide = name in texts
-        table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1 if wide else None, max_width=None if wide else 20)
+        table.add_column(
+            name, no_wrap=True, overflow="ellipsis", ratio=1 if wide else None, max_width=None if wide else 20
+        )
     table.expand = True
     for row in preview:
         table.add_row(*(Text("" if row[name] is None else str(row[name])) for name in given))

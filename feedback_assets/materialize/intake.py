@@ -152,7 +152,9 @@ def _read_file(store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, 
         ),
         pl.col("content_row") % CONTENT_PART_ROWS,
     )
-    quarantined = pl.concat([mapped.quarantined, intake.quarantined]).sort("line", "position", "reason", nulls_last=True)
+    quarantined = pl.concat([mapped.quarantined, intake.quarantined]).sort(
+        "line", "position", "reason", nulls_last=True
+    )
     snapshot = Snapshot(
         f"{source.name}/{file.name}",
         {

@@ -80,9 +80,7 @@ def _deliveries(project: Project, ingested: Commit) -> pl.LazyFrame:
     """Every line that arrived: row_id, fate, and for one in quarantine the column at fault and its value."""
     tables = ingested.snapshot.tables
     batches = scan(project.store, tables["batches"]).select("arrival", "source", "batch")
-    faults = scan(project.store, tables["quarantine"]).select(
-        *PLACE, pl.col("reason").alias("rule"), "column", "value"
-    )
+    faults = scan(project.store, tables["quarantine"]).select(*PLACE, pl.col("reason").alias("rule"), "column", "value")
     return (
         scan(project.store, tables["fates"])
         .select("row_id", *PLACE, "fate", "rule")

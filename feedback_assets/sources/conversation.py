@@ -1,7 +1,7 @@
 """Whole conversations in one column: all but the last turn is the prompt, the last turn the response.
 
 Dialects: a list of (role, content), OpenAI's, whose content may be a list of text parts; a list of (from, value),
-ShareGPT's; text with "\\n\\nHuman:" and "\\n\\nAssistant:" before each turn, Anthropic's.
+ShareGPT's; text in which each turn starts with an empty line and "Human:" or "Assistant:", Anthropic's.
 """
 
 import polars as pl
@@ -89,7 +89,7 @@ def _said(content: pl.Expr, dtype: pl.DataType) -> pl.Expr | None:
 
 
 def anthropic_turns(value: pl.Expr) -> pl.Expr:
-    """Text in which "\\n\\nHuman:" or "\\n\\nAssistant:" stands before each turn."""
+    """Text in which each turn starts with an empty line and "Human:" or "Assistant:"."""
     marked = value.str.replace_all(r"\n\n(Human|Assistant):", _MARK + "$1")
     human = pl.element().str.starts_with("Human")
     role = pl.when(human).then(pl.lit("user")).otherwise(pl.lit("assistant"))

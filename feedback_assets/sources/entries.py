@@ -33,7 +33,7 @@ def entries(raw: Raw, source: Source, file: BatchFile) -> Raw:
     if not source.each:
         frame = frame.with_columns(pl.lit(1, pl.Int64).alias(POSITION))
     else:
-        each = next((text for text in source.each if _type(text, frame.schema) == pl.List), None)
+        each = next((text for text in source.each if type_of(text, frame.schema) == pl.List), None)
         if each is None:
             raise FeedbackError(_no_list(source, frame.schema, file))
         frame = frame.with_columns(expression(each).alias(EACH))
@@ -47,7 +47,7 @@ def entries(raw: Raw, source: Source, file: BatchFile) -> Raw:
             .explode(EACH, POSITION, empty_as_null=False)
         )
     for reason, alternatives in source.quarantine_when.items():
-        condition = next((text for text in alternatives if _type(text, frame.schema) in (pl.Boolean, pl.Null)), None)
+        condition = next((text for text in alternatives if type_of(text, frame.schema) in (pl.Boolean, pl.Null)), None)
         if condition is None:
             raise FeedbackError(
                 f"source {source.name!r}, quarantine_when.{reason}: {alternatives[0]!r} is no condition on the columns "
@@ -85,7 +85,7 @@ def fitting(mappings: Mapping[str, ColumnMapping], schema: pl.Schema) -> dict[st
 
 
 def _fits(name: str, mapping: ColumnMapping, schema: pl.Schema) -> bool:
-    dtype = _type(mapping.expr, schema)
+    dtype = type_of(mapping.expr, schema)
     if dtype is None:
         return False
     try:
@@ -95,17 +95,18 @@ def _fits(name: str, mapping: ColumnMapping, schema: pl.Schema) -> bool:
     return True
 
 
-def _type(text: str, schema: pl.Schema) -> pl.DataType | None:
+def type_of(text: str, schema: pl.Schema) -> pl.DataType | None:
     """The type that an expression gives over such columns; None if it gives none."""
     try:
-        return pl.LazyFrame(schema=schema).select(expression(text).alias("")).collect_schema()[""]
+        # A schema alone does not tell that a function refuses a type; run on no rows it does.
+        return pl.DataFrame(schema=schema).select(expression(text).alias("")).schema[""]
     except pl.exceptions.PolarsError:
         return None
 
 
 def _no_list(source: Source, schema: pl.Schema, file: BatchFile) -> str:
     assert source.each  # noqa: S101  the caller has one
-    dtype = _type(source.each[0], schema)
+    dtype = type_of(source.each[0], schema)
     given = f"gives {dtype}, and a list is needed" if dtype is not None else "reads what is not there"
     has = ", ".join(name for name in schema if name != LINE)
     return f"source {source.name!r}, each: {source.each[0]!r} {given} ({file.path}); it has: {has}"

@@ -21,6 +21,7 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of, expression
 from feedback_assets.record import FROM_SOURCE
 from feedback_assets.sources.conversion import convert
+from feedback_assets.sources.entries import type_of
 from feedback_assets.sources.files import BatchFile, read
 from feedback_assets.sources.mapping import map_records
 from feedback_assets.sources.preset import preset, preset_names
@@ -162,7 +163,7 @@ def _preset(proposal: Proposal, raw: Raw, file: BatchFile) -> bool:
     head = Raw(raw.frame.head(LOOKED_AT), raw.malformed.clear())
     known = [(name, preset(name)["signs"]) for name in preset_names()]
     for name, signs in sorted(known, key=lambda entry: -len(entry[1])):
-        if not all(any(_there(sign, head.frame) for sign in alternatives) for alternatives in signs):
+        if not all(any(type_of(sign, head.frame.schema) for sign in alternatives) for alternatives in signs):
             continue
         trial = Proposal(proposal.name, proposal.path, fits=name)
         try:
@@ -180,14 +181,6 @@ def _preset(proposal: Proposal, raw: Raw, file: BatchFile) -> bool:
                 _ask_for_annotator(proposal)
             return True
     return False
-
-
-def _there(sign: str, frame: pl.DataFrame) -> bool:
-    try:
-        frame.lazy().select(expression(sign)).collect_schema()
-    except pl.exceptions.PolarsError:
-        return False
-    return True
 
 
 def _guess(proposal: Proposal, raw: Raw) -> None:
@@ -254,7 +247,7 @@ def _texts(proposal: Proposal, givens: Sequence[Given], taken: set[str]) -> None
         if decided:
             proposal.columns["label"] = "'a'"
             proposal.notes["label"] = f"{first.name} always wins"
-        _origins(proposal, givens, taken, first, second)
+        _origins(proposal, givens, taken)
         if whole:
             proposal.columns["prompt"] = {"expr": first.expr, "format": "conversation"}
     prompt = _named(givens, "prompt", taken, _is_prompt)
@@ -345,7 +338,7 @@ def _named(givens: Sequence[Given], column: str, taken: set[str], suits: Any = N
     return None
 
 
-def _origins(proposal: Proposal, givens: Sequence[Given], taken: set[str], first: Given, second: Given) -> None:
+def _origins(proposal: Proposal, givens: Sequence[Given], taken: set[str]) -> None:
     """Names of the models that wrote the responses: columns such as model_a and model_b."""
     by_name = {given.expr.lower(): given for given in givens if given.dtype == pl.String and given.expr not in taken}
     for lowered, a in by_name.items():
@@ -497,9 +490,7 @@ def _rest(proposal: Proposal, givens: Sequence[Given], taken: set[str]) -> None:
 
 
 def _ask_for_annotator(proposal: Proposal) -> None:
-    proposal.asked.append(
-        "annotator_id: FILL IN; without one the policy must say deduplicated.missing_annotator"
-    )
+    proposal.asked.append("annotator_id: FILL IN; without one the policy must say deduplicated.missing_annotator")
 
 
 def _within(given: Given, vocabulary: Sequence[str]) -> bool:
@@ -569,7 +560,9 @@ def _entry(name: str, value: Any, note: str | None) -> list[str]:
     said = [f"        # {note}"] if note else []
     if len(line) < 100 or not isinstance(value, str) or re.search(r"\s\s|[^\S ]", value):
         return [*said, line]
-    folded = fill(value, 76, initial_indent=" " * 10, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False)
+    folded = fill(
+        value, 76, initial_indent=" " * 10, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False
+    )
     return [*said, f"        {name}: >-", *folded.split("\n")]
 
 

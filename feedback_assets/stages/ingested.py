@@ -99,8 +99,9 @@ class Intake:
 def to_records(mapped: pl.DataFrame, source: str) -> Intake:
     """Turn one file's mapped columns into records.
 
-    `mapped` has the columns of record.FROM_SOURCE, `line`, `position` and `extra`. Invalid rows go to `quarantined`; the two
-    responses of the others are put in canonical order (by digest) and label, gold, shown order and origins with them.
+    `mapped` has the columns of record.FROM_SOURCE, `line`, `position` and `extra`. Invalid rows go to `quarantined`;
+    the two responses of the others are put in canonical order (by digest), and label, gold, shown order and origins
+    with them.
     """
     frame = mapped.lazy().with_columns(
         pl.lit(source).alias("source"),
