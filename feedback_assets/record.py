@@ -3,6 +3,9 @@
 Every source is mapped to this schema at `ingested`; later stages add columns and never change one
 that an earlier stage wrote. Text (`CONTENT`) is kept apart from the narrow columns (`RECORD`), so that
 it lies in one place and the stages between intake and release move only ids, labels and numbers.
+
+What belongs together by nature is several records with one `group_id`: a ranking of k responses is k records of kind
+rating, each with one response and its rank or its points as `score`, a judgment by aspects one record an `aspect`.
 """
 
 from dataclasses import dataclass
@@ -37,6 +40,7 @@ RECORD: tuple[Column, ...] = (
     Column("batch", pl.String, "name of the batch the record arrived with"),
     Column("arrival", pl.Int64, "ordinal of that batch in the order of arrival, from 0", "product"),
     Column("line", pl.Int64, "line (or row) of the record in its batch file, from 1", "product"),
+    Column("position", pl.Int64, "place of the record among those of its line, from 1", "product"),
     Column("feedback_id", pl.String, "the source's own id; without one, made from content and occurrence"),
     Column("row_id", pl.String, "digest of source and feedback_id, 32 hex characters", "product"),
     Column("revision", pl.Int32, "0 for the first delivery of a row_id, then 1, 2, …", "product"),

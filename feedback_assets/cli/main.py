@@ -185,6 +185,24 @@ def trace(
 
 
 @app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A file of feedback in any known format.")],
+    source_name: Annotated[
+        str | None, typer.Option(help="Name of the source. Default: from the file's name.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Propose the policy section for an unknown file, and preview what it would make of it."""
+    from feedback_assets.cli.inspect import inspected, show_inspected
+
+    found = inspected(file, source_name)
+    if as_json:
+        _print_json(found)
+    else:
+        show_inspected(found)
+
+
+@app.command()
 def init(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
     """Write a starter folder for a team: a commented policy, a guideline, a README."""
     from feedback_assets.cli.starter import write_starter

@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # Dagster takes a second and more; what only reads a store or
     from feedback_assets.orchestration.run import Ran
 
 
-def _console() -> Console:
+def open_console() -> Console:
+    """The terminal; what is piped is 120 columns wide."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 120
@@ -101,7 +102,7 @@ def _fate(entry: dict[str, Any]) -> str:
 
 def show_run(project: Project, ran: "Ran", *, sample: bool) -> None:
     """The table that a run ends with, and where everything lies."""
-    console = _console()
+    console = open_console()
     if sample:
         console.print(
             "Synthetic sample: generated text, made-up annotators. Nothing in it was said by anyone.\n", style="yellow"
@@ -190,7 +191,7 @@ def _drift(commit: Commit) -> Text:
 
 def show_releases(store: LocalStore, entries: list[dict[str, Any]]) -> None:
     """The releases of a store."""
-    console = _console()
+    console = open_console()
     if not entries:
         console.print(f"no release yet in {_near(store.root)}; `feedback-assets run` makes one")
         return
@@ -206,7 +207,7 @@ def show_releases(store: LocalStore, entries: list[dict[str, Any]]) -> None:
 
 def show_questions(answered: dict[str, Any]) -> None:
     """The three answers."""
-    console = _console()
+    console = open_console()
     console.print(f"release {answered['release']}\n", style="bold", soft_wrap=True)
     told = answered["annotations"]
     console.print("1. Which annotations are in it, and which guideline version produced each?", style="bold")
@@ -282,7 +283,7 @@ def _incomplete(console: Console, answer: dict[str, Any]) -> None:
 
 def show_trace(traced: list[dict[str, Any]]) -> None:
     """One annotation through every stage."""
-    console = _console()
+    console = open_console()
     for entry in traced:
         record = entry["record"]
         console.print(
@@ -296,12 +297,13 @@ def show_trace(traced: list[dict[str, Any]]) -> None:
             fault = f" ({delivery['column']})" if delivery["column"] else ""
             fault = f" ({delivery['column']}: {delivery['value']})" if delivery["value"] else fault
             place = f"{delivery['batch']} line {delivery['line']}"
+            place += f", record {delivery['position']} of it" if (delivery["position"] or 1) > 1 else ""
             console.print(f"  ingested          {delivery['fate']}{rule}{fault}  from {place}", soft_wrap=True)
         if record is not None:
             said = {
                 key: value
                 for key, value in record.items()
-                if value is not None and key not in ("source", "batch", "line", "feedback_id")
+                if value is not None and key not in ("source", "batch", "line", "position", "feedback_id")
             }
             console.print(
                 "                    " + ", ".join(f"{key} {value}" for key, value in said.items()), style="dim"

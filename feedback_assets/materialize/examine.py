@@ -270,7 +270,7 @@ def _brief(entry: ColumnDrift) -> dict[str, Any]:
 def _intake_conserves(after: pl.LazyFrame, fates: pl.LazyFrame) -> CheckResult:
     counted = dict(fates.group_by("fate").len().collect().iter_rows())
     rows, distinct = after.select(pl.len(), pl.col("row_id").hash().n_unique().alias("distinct")).collect().row(0)
-    place = pl.col("arrival") * 2**32 + pl.col("line")
+    place = pl.struct(pl.col("arrival") * 2**32 + pl.col("line"), "position")
     deliveries = fates.select(pl.struct(place, pl.col("row_id").hash()).hash().n_unique()).collect().item()
     total = sum(counted.values())
     passed = rows == distinct == counted.get("kept", 0) and deliveries == total

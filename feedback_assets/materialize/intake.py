@@ -217,9 +217,11 @@ def _read_file(store: LocalStore, file: BatchFile, source: Source) -> Snapshot:
             ),
             pl.col("content_row") % CONTENT_PART_ROWS,
         )
-        .sort("line", "row_id")
+        .sort("line", "position", "row_id")
     )
-    quarantined = pl.concat([mapped.quarantined, intake.quarantined]).sort("line", "reason", nulls_last=True)
+    quarantined = pl.concat([mapped.quarantined, intake.quarantined]).sort(
+        "line", "position", "reason", nulls_last=True
+    )
     return Snapshot(
         f"{source.name}/{file.name}",
         {
@@ -272,7 +274,7 @@ def _block(
     came = _numbered(store, taken, "rows", block)
     left = retract(came, _numbered(store, taken, "quarantine", block), told[1])
     resolved = settle(left.rows, left.quarantined, told[0])
-    fates = pl.concat([resolved.fates, left.fates]).sort("arrival", "line", "row_id")
+    fates = pl.concat([resolved.fates, left.fates]).sort("arrival", "line", "position", "row_id")
     before = taken[block[0]].tables["rows"] if len(block) == 1 else None
     snapshot = Snapshot(
         "ingested",

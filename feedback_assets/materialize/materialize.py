@@ -277,8 +277,8 @@ def _remembered(project: Project, entry: Stage, section: Section, key: str, besi
 
 
 def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows in the order of copy, arrival, line and row_id: the same whatever a join or a thread did to them."""
-    order = [name for name in ("copy_index", "arrival", "line", "row_id") if name in rows.columns]
+    """Rows in the order of copy, arrival, line and position: the same whatever a join or a thread did to them."""
+    order = [name for name in ("copy_index", "arrival", "line", "position", "row_id") if name in rows.columns]
     rises, same = pl.lit(False), pl.lit(True)
     for name in order:
         rises = rises | (same & (pl.col(name) > pl.col(name).shift()))

@@ -11,11 +11,13 @@ from feedback_assets.materialize.materialize import chain
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.snapshots.snapshot import scan
+from feedback_assets.stages.ingested import PLACE
 
 RECORD = (
     "source",
     "batch",
     "line",
+    "position",
     "feedback_id",
     "revision",
     "kind",
@@ -78,17 +80,16 @@ def _deliveries(project: Project, ingested: Commit) -> pl.LazyFrame:
     """Every line that arrived: row_id, fate, and for one in quarantine the column at fault and its value."""
     tables = ingested.snapshot.tables
     batches = scan(project.store, tables["batches"]).select("arrival", "source", "batch")
-    faults = scan(project.store, tables["quarantine"]).select(
-        "arrival", "line", pl.col("reason").alias("rule"), "column", "value"
-    )
+    faults = scan(project.store, tables["quarantine"]).select(*PLACE, pl.col("reason").alias("rule"), "column", "value")
     return (
         scan(project.store, tables["fates"])
-        .select("row_id", "arrival", "line", "fate", "rule")
+        .select("row_id", *PLACE, "fate", "rule")
         .join(batches, on="arrival", how="left")
         .join(
-            faults.unique(["arrival", "line", "rule"], keep="first", maintain_order=True),
-            on=["arrival", "line", "rule"],
+            faults.unique([*PLACE, "rule"], keep="first", maintain_order=True),
+            on=[*PLACE, "rule"],
             how="left",
+            nulls_equal=True,
         )
     )
 
@@ -107,8 +108,8 @@ def _row_ids(deliveries: pl.LazyFrame, name: str) -> set[str]:
 
 
 def _arrivals(row_id: str, deliveries: pl.LazyFrame) -> list[dict[str, Any]]:
-    columns = ("arrival", "batch", "line", "fate", "rule", "column", "value")
-    return deliveries.filter(pl.col("row_id") == row_id).select(columns).sort("arrival", "line").collect().to_dicts()
+    columns = (*PLACE, "batch", "fate", "rule", "column", "value")
+    return deliveries.filter(pl.col("row_id") == row_id).select(columns).sort(PLACE).collect().to_dicts()
 
 
 def _quarantined(row_id: str, deliveries: pl.LazyFrame) -> dict[str, Any]:

@@ -9,6 +9,14 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from feedback_assets.record import TIME, TURNS, Column
+from feedback_assets.sources.conversation import (
+    anthropic_turns,
+    before_the_reply,
+    conversation,
+    list_turns,
+    reply,
+    role_turns,
+)
 from feedback_assets.sources.raw import EXACT
 from feedback_assets.sources.source import ColumnMapping
 
@@ -22,18 +30,13 @@ _EXCEL_EPOCH = 25_569  # days from 1899-12-30 to 1970-01-01
 _ZONE = "([Zz]|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?)"
 _SECOND = "(:[0-9]{2}(?:[.,][0-9]{1,6})?)"
 _ISO = f"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?:[T ][0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:[.,][0-9]+)?)? ?{_ZONE}?)?$"
-_ROLES = {
-    **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot"), "assistant"),
-    "system": "system",
-}
-_MARK = "\x1e"
 _ADVICE: dict[object, str] = {
-    pl.String: "give text or a number",
+    pl.String: "give text or a number; of a response also a conversation with `format: conversation`",
     pl.Float64: "give a number, or text that is one",
     pl.Boolean: "give true, false, 1 or 0",
     pl.Datetime: "give a time, text, or a number with its `unit`",
-    pl.List: "give text; a list of texts with `format: turns`; a list of (role, content) with `format: roles`",
+    pl.List: "give text; a list of texts with `format: turns`; a list of (role, content) with `format: roles`, or with "
+    "`format: conversation` if the response is its last turn",
 }
 
 
@@ -59,6 +62,7 @@ def convert(value: pl.Expr, dtype: pl.DataType, column: Column, mapping: ColumnM
     - truth value: from true, false, 1, 0 in any case
     - time: microseconds in UTC, finer digits cut off; ISO 8601 text, `format`, or a number with `unit`
     - prompt: text is one turn of the user; other shapes by `format`
+    - response: text, or by `format` the last turn of a conversation
 
     Raises:
         NotThis: no value of that type can become this column.
@@ -72,7 +76,10 @@ def convert(value: pl.Expr, dtype: pl.DataType, column: Column, mapping: ColumnM
     return conversion
 
 
-def _text(value: pl.Expr, dtype: pl.DataType, _: ColumnMapping) -> Conversion | None:
+def _text(value: pl.Expr, dtype: pl.DataType, mapping: ColumnMapping) -> Conversion | None:
+    if mapping.format in ("conversation", "last-turn"):
+        turns = conversation(value, dtype)
+        return None if turns is None else Conversion(reply(turns))
     if dtype == pl.String:
         return Conversion(value, checked=False)
     if dtype.is_float():
@@ -186,45 +193,20 @@ def _turns(value: pl.Expr, dtype: pl.DataType, mapping: ColumnMapping) -> Conver
         turn = pl.struct(pl.lit("user").alias("role"), value.alias("text"))
         return Conversion(pl.when(value.is_not_null()).then(pl.concat_list(turn)), checked=False)
     if dtype == pl.String and format_ == "anthropic":
-        return _anthropic_turns(value)
+        return Conversion(anthropic_turns(value))
+    if format_ == "conversation":
+        turns = conversation(value, dtype)
+        return None if turns is None else Conversion(before_the_reply(turns))
     if not isinstance(dtype, pl.List):
         return None
     if dtype.inner == pl.Null and format_ in ("turns", "roles"):
         return Conversion(pl.when(value.list.len() == 0).then(value.cast(TURNS)))
     if dtype.inner == pl.String and format_ == "turns":
-        even = pl.int_range(pl.len()) % 2 == 0
-        role = pl.when(even).then(pl.lit("user")).otherwise(pl.lit("assistant"))
-        return _complete(value.list.eval(pl.struct(role.alias("role"), pl.element().alias("text"))))
+        return Conversion(list_turns(value))
     if isinstance(dtype.inner, pl.Struct) and format_ == "roles":
-        return _role_turns(value, dtype.inner)
+        turns = role_turns(value, dtype.inner)
+        return None if turns is None else Conversion(turns)
     return None
-
-
-def _role_turns(value: pl.Expr, turn: pl.Struct) -> Conversion | None:
-    fields = {field.name: field.dtype for field in turn.fields}
-    role = next((name for name in ("role", "from") if fields.get(name) == pl.String), None)
-    text = next((name for name in ("content", "text", "value") if fields.get(name) == pl.String), None)
-    if role is None or text is None:
-        return None
-    known = pl.element().struct.field(role).str.to_lowercase().replace_strict(_ROLES, default=None)
-    return _complete(value.list.eval(pl.struct(known.alias("role"), pl.element().struct.field(text).alias("text"))))
-
-
-def _anthropic_turns(value: pl.Expr) -> Conversion:
-    marked = value.str.replace_all(r"\n\n(Human|Assistant):", _MARK + "$1")
-    human = pl.element().str.starts_with("Human")
-    role = pl.when(human).then(pl.lit("user")).otherwise(pl.lit("assistant"))
-    text = pl.when(human).then(pl.element().str.slice(5)).otherwise(pl.element().str.slice(9)).str.strip_prefix(" ")
-    turns = marked.str.split(_MARK).list.slice(1).list.eval(pl.struct(role.alias("role"), text.alias("text")))
-    well_formed = marked.str.starts_with(_MARK) & ~value.str.contains(_MARK, literal=True)
-    return Conversion(pl.when(well_formed).then(turns))
-
-
-def _complete(turns: pl.Expr) -> Conversion:
-    """Null for a prompt that has a turn without role or text."""
-    element = pl.element().struct
-    gap = turns.list.eval(element.field("role").is_null() | element.field("text").is_null()).list.any()
-    return Conversion(pl.when(~gap).then(turns))
 
 
 _BY_TYPE: dict[object, Callable[[pl.Expr, pl.DataType, ColumnMapping], Conversion | None]] = {

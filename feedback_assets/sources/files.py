@@ -1,6 +1,7 @@
 """The batch files of a source: which there are, and what is in one.
 
-Formats have a module each (`jsonl`, `delimited`, `spreadsheet`); here is what they share, and Parquet and Arrow.
+Formats have a module each (`jsonl`, `json_document`, `delimited`, `spreadsheet`); here is what they share, and Parquet
+and Arrow.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,11 +16,12 @@ from feedback_assets.digests import file_digest
 from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of
 from feedback_assets.sources.delimited import read_csv
+from feedback_assets.sources.json_document import read_json
 from feedback_assets.sources.jsonl import read_jsonl
 from feedback_assets.sources.landed import read_landed
 from feedback_assets.sources.quarantine import QUARANTINE
 from feedback_assets.sources.raw import Raw, Unreadable, numbered, too_large
-from feedback_assets.sources.source import SUFFIXES, Format, Source, format_of
+from feedback_assets.sources.source import SUFFIXES, Format, Source, expressions, format_of
 from feedback_assets.sources.spreadsheet import read_xlsx
 
 _CANNOT_BE_READ = (OSError, ValueError, RecursionError, pl.exceptions.PolarsError)
@@ -115,9 +117,9 @@ def first_line(error: BaseException) -> str:
 
 def _read(file: BatchFile, source: Source, format_: Format) -> Raw:
     if format_ == "jsonl":
-        read_by = {column for mapping in source.columns.values() for column in columns_of(mapping.expr)}
-        read_by.update(columns_of(source.batch) if source.batch is not None else ())
-        return read_jsonl(file.path, source.name, file.name, read=read_by, most=source.max_bytes)
+        return read_jsonl(file.path, source.name, file.name, read=_read_by(source), most=source.max_bytes)
+    if format_ == "json":
+        return read_json(file.path, source.name, file.name, read=_read_by(source), most=source.max_bytes)
     if format_ == "csv":
         delimiter = source.delimiter or ("\t" if file.name.lower().endswith((".tsv", ".tsv.gz")) else ",")
         return read_csv(file.path, source.name, file.name, delimiter=delimiter, most=source.max_bytes)
@@ -129,6 +131,11 @@ def _read(file: BatchFile, source: Source, format_: Format) -> Raw:
         frame = _read_arrow(file.path) if format_ == "arrow" else _read_parquet(file.path)
     rows = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
     return Raw(numbered(frame, rows, file.path), pl.DataFrame(schema=QUARANTINE))
+
+
+def _read_by(source: Source) -> set[str]:
+    """The columns of which an expression makes something."""
+    return {name for text in (*expressions(source), *(source.each or ())) for name in columns_of(text)}
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:

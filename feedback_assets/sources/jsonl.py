@@ -37,6 +37,11 @@ def read_jsonl(path: Path, source: str, batch: str, *, read: Collection[str], mo
     return _careful(data, truncated, schema, path, source, batch, read)
 
 
+def read_objects(data: bytes, path: Path, source: str, batch: str, read: Collection[str]) -> Raw:
+    """Read JSON lines that are in memory, as `read_jsonl` does."""
+    return _careful(data, False, None, path, source, batch, read)
+
+
 def _unglobbed(path: Path) -> Path | bytes:
     """The file as Polars reads it: a name with such signs would be a pattern."""
     return path.read_bytes() if any(sign in str(path) for sign in "*?[") else path

@@ -12,16 +12,19 @@ import polars as pl
 from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of, expression
 from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE
+from feedback_assets.sources.conversation import another_prompt, conversation
 from feedback_assets.sources.conversion import Conversion, NotThis, convert
+from feedback_assets.sources.entries import MISFIT, entries, fitting
 from feedback_assets.sources.files import BatchFile, first_line
 from feedback_assets.sources.leftover import folded, leftover
 from feedback_assets.sources.quarantine import QUARANTINE, excerpt, quarantined
-from feedback_assets.sources.raw import EXTRA, LINE, WHOLE_FILE, Raw, Unreadable, bad_lines
+from feedback_assets.sources.raw import EXTRA, LINE, POSITION, WHOLE_FILE, Raw, Unreadable, bad_lines
 from feedback_assets.sources.source import ColumnMapping, Source, format_of
 
-MISSING_COLUMN, MISFIT = "missing-column", "mapping-fails"
-"""Reasons for which a whole file is in quarantine though it can be read: if all files of a source are, its mapping
-is wrong."""
+DIFFERENT_PROMPTS = "different-prompts"
+MISSING_COLUMN = "missing-column"
+"""Beside MISFIT the reason for which a whole file is in quarantine though it can be read: if all files of a source are,
+its mapping is wrong."""
 
 _VALUE, _PROBLEM = "__value_", "__problem_"
 _SHOWN = 20  # columns of a file that an error lists
@@ -32,10 +35,10 @@ _TRIED = 500  # records on which an expression must fail one by one to be wrong 
 class Mapped:
     """One file as records.
 
-    `records` has every column of `record.FROM_SOURCE` in its order and dtype, then `line` (Int64) and `extra`
+    `records` has every column of `record.FROM_SOURCE` in its order and dtype, then `line`, `position` (Int64), `extra`
     (String: JSON of the source's columns that no expression reads, nulls left out, names sorted; null when
     nothing is left). `quarantined` (quarantine.QUARANTINE) has everything else that the file held, what could not
-    be read included, by line. Each raw row is in exactly one of the two.
+    be read included, by line. Each raw row, or each entry of its list, is in exactly one of the two.
     """
 
     records: pl.DataFrame
@@ -46,7 +49,8 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     """Map one file that was read to records.
 
     A record of which a value was there and did not convert is quarantined: "not-convertible", "time-without-zone",
-    "expression-fails", or "no-batch" where the source's `batch` is null. In a CSV an empty field is null, except in
+    "expression-fails", "different-prompts" where the conversation that a response ends has another prompt, or
+    "no-batch" where the source's `batch` is null; so is what `entries` says. In a CSV an empty field is null, except in
     columns of text. The type of a column may differ from file to file: one without any value fits every expression,
     a number fits one that asks for text, and text that is a number one that asks for a number.
 
@@ -56,14 +60,19 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     """
     if raw.frame.columns == [LINE] and not raw.frame.height:
         return Mapped(no_records(), raw.malformed)
+    raw = entries(raw, source, file)
+    if not raw.frame.height:
+        return Mapped(no_records(), raw.malformed.sort("line", "position"))
     mappings = {name: source.columns[name] for name in FROM_SOURCE if name in source.columns}
+    mappings = fitting(mappings, raw.frame.schema)
     if source.batch is not None:
         mappings["batch"] = ColumnMapping(expr=source.batch)
     for name, mapping in mappings.items():
         _check_columns(name, mapping, raw.frame.columns, source, file)
-    read = {LINE}.union(*(columns_of(mapping.expr) for mapping in mappings.values()))
+    read = {LINE, POSITION}.union(*(columns_of(text) for text in source.each or ()))
+    read = read.union(*(columns_of(mapping.expr) for mapping in mappings.values()))
     frame = folded(raw.frame, read)
-    values = {name: _fitting(mapping, frame.schema) for name, mapping in mappings.items()}
+    values = {name: _value(mapping, frame.schema) for name, mapping in mappings.items()}
     try:
         extra = pl.col(EXTRA) if EXTRA in frame.columns else leftover(frame.schema, read)
     except (FeedbackError, RecursionError) as error:
@@ -75,10 +84,12 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
         failed = pl.concat(_failed(frame, name, value, mappings, source, file) for name, value in values.items())
         if not failed.height:
             raise _misfit(f"source {source.name!r}", "the mapping", file, error) from None
-        frame = frame.join(failed, left_on=LINE, right_on="line", how="anti", maintain_order="left")
+        frame = frame.join(
+            failed, left_on=[LINE, POSITION], right_on=["line", "position"], how="anti", maintain_order="left"
+        )
         mapped = _mapped(frame, values, extra, mappings, source, file)
-        malformed = pl.concat([malformed, failed.unique("line", keep="first", maintain_order=True)])
-    return Mapped(mapped.records, pl.concat([malformed, mapped.quarantined]).sort("line"))
+        malformed = pl.concat([malformed, failed.unique(["line", "position"], keep="first", maintain_order=True)])
+    return Mapped(mapped.records, pl.concat([malformed, mapped.quarantined]).sort("line", "position"))
 
 
 def unread(error: Unreadable, file: BatchFile) -> Mapped:
@@ -98,12 +109,17 @@ def _mapped(
 ) -> Mapped:
     as_they_are = [value.expr.alias(_VALUE + name) for name, value in values.items() if not value.columns]
     fitted = [value.of(frame).rename({"": _VALUE + name}) for name, value in values.items() if value.columns]
-    selected = frame.lazy().select(LINE, *as_they_are, extra.alias("extra"))
+    selected = frame.lazy().select(LINE, POSITION, *as_they_are, extra.alias("extra"))
     selected = pl.concat([selected, *fitted], how="horizontal") if fitted else selected
     conversions = _conversions(selected.collect_schema(), mappings, source, file)
     narrow = [pl.col(_VALUE + name) for name in conversions if name not in CONTENT_SCHEMA]
     converted = selected.select(
-        *_record(conversions, file), pl.col(LINE).alias("line"), "extra", *narrow, *_problems(conversions)
+        *_record(conversions, file),
+        pl.col(LINE).alias("line"),
+        pl.col(POSITION).alias("position"),
+        "extra",
+        *narrow,
+        *_problems(conversions),
     ).collect()
     return _split(converted, [name for name in conversions if _PROBLEM + name in converted.columns], source, file)
 
@@ -127,6 +143,14 @@ def _conversions(
         if name == "batch":
             problem = pl.when(conversion.value.is_null()).then(pl.lit("no-batch"))
         conversions[name] = Conversion(conversion.value, conversion.checked or name == "batch", problem)
+    if "prompt" in conversions:
+        for name in ("response_a", "response_b"):
+            if name in mappings and mappings[name].format == "conversation":
+                turns = conversation(pl.col(_VALUE + name), types[_VALUE + name])
+                assert turns is not None  # noqa: S101  it was converted
+                other = pl.when(another_prompt(turns, conversions["prompt"].value)).then(pl.lit(DIFFERENT_PROMPTS))
+                converted = conversions[name]
+                conversions[name] = Conversion(converted.value, True, pl.coalesce(converted.problem, other))
     return conversions
 
 
@@ -143,7 +167,7 @@ def _problems(conversions: Mapping[str, Conversion]) -> Iterable[pl.Expr]:
 
 
 def _split(converted: pl.DataFrame, checked: Sequence[str], source: Source, file: BatchFile) -> Mapped:
-    records = converted.select(*FROM_SOURCE, "line", "extra")
+    records = converted.select(*FROM_SOURCE, "line", "position", "extra")
     failed = {name: pl.col(_PROBLEM + name).is_not_null() for name in checked}
     bad = converted.select(pl.any_horizontal(False, *failed.values())).to_series()
     if not bad.any():
@@ -157,6 +181,7 @@ def _split(converted: pl.DataFrame, checked: Sequence[str], source: Source, file
         pl.lit(source.name).alias("source"),
         pl.lit(file.name).alias("batch"),
         pl.col("line"),
+        pl.col("position"),
         pl.coalesce(pl.col(_PROBLEM + name) for name in checked).alias("reason"),
         column.alias("column"),
         value.alias("value"),
@@ -167,7 +192,7 @@ def _split(converted: pl.DataFrame, checked: Sequence[str], source: Source, file
 def no_records() -> pl.DataFrame:
     """The records of a file that has none."""
     schema = {name: column.dtype for name, column in FROM_SOURCE.items()}
-    return pl.DataFrame(schema={**schema, "line": pl.Int64, "extra": pl.String})
+    return pl.DataFrame(schema={**schema, "line": pl.Int64, "position": pl.Int64, "extra": pl.String})
 
 
 def _key(name: str, source: Source) -> str:
@@ -177,7 +202,7 @@ def _key(name: str, source: Source) -> str:
 def _check_columns(name: str, mapping: ColumnMapping, columns: list[str], source: Source, file: BatchFile) -> None:
     if mapping.optional:
         return
-    own = [column for column in columns if column not in (LINE, EXTRA)]
+    own = [column for column in columns if column not in (LINE, POSITION, EXTRA)]
     for column in columns_of(mapping.expr):
         if column not in columns:
             close = get_close_matches(column, own[:_SHOWN], n=1)
@@ -210,7 +235,7 @@ class _Value:
         return True
 
 
-def _fitting(mapping: ColumnMapping, schema: pl.Schema) -> _Value:
+def _value(mapping: ColumnMapping, schema: pl.Schema) -> _Value:
     """The value of a mapping in a file whose columns have these types."""
     expr = expression(mapping.expr)
     read = columns_of(mapping.expr)
@@ -248,7 +273,8 @@ def _failed(
     """
     mapping = mappings[name]
     read = columns_of(mapping.expr)
-    narrow = frame.select(LINE, *(column for column in read if column in frame.columns and column != LINE))
+    own = (column for column in read if column in frame.columns and column not in (LINE, POSITION))
+    narrow = frame.select(LINE, POSITION, *own)
     cause: list[pl.exceptions.PolarsError] = []
 
     def runs(rows: Sequence[int]) -> bool:
@@ -271,7 +297,9 @@ def _failed(
     in_text = {column for text in CONTENT_SCHEMA if text in mappings for column in columns_of(mappings[text].expr)}
     shown = pl.col(read[0]).cast(pl.String) if len(read) == 1 and read[0] not in in_text else pl.lit(None, pl.String)
     return quarantined(source.name, file.name, bad.get_column(LINE), "expression-fails").with_columns(
-        pl.lit(name).alias("column"), bad.select(excerpt(shown).alias("value")).to_series()
+        pl.lit(name).alias("column"),
+        bad.get_column(POSITION).alias("position"),
+        bad.select(excerpt(shown).alias("value")).to_series(),
     )
 
 

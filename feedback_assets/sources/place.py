@@ -78,7 +78,7 @@ class Place(Section):
         if missing:
             raise ValueError(f"`{missing[0]}` is required beside `{given[0]}`")
         for name in of_files if self.in_database else of_rows:
-            if name in self.model_fields_set:
+            if getattr(self, name) != Place.model_fields[name].default:
                 raise ValueError(f"`{name}` does not go with `{given[0]}`")
         return self
 

@@ -9,6 +9,7 @@ QUARANTINE = pl.Schema(
         "source": pl.String,
         "batch": pl.String,  # name of the batch file
         "line": pl.Int64,  # line or row in that file, from 1
+        "position": pl.Int64,  # of the record among those of that line, from 1; null: the line as a whole
         "reason": pl.String,  # a short code such as "malformed-json", "blank-row", "not-convertible"
         "column": pl.String,  # the record column at fault, if one is
         "value": pl.String,  # an escaped excerpt of its value, at most 80 characters; null for columns of text
@@ -26,6 +27,7 @@ def quarantined(source: str, batch: str, lines: Sequence[int] | pl.Series, reaso
         pl.lit(source).alias("source"),
         pl.lit(batch).alias("batch"),
         pl.col("line"),
+        pl.lit(None, pl.Int64).alias("position"),
         pl.lit(reason).alias("reason"),
         pl.lit(None, pl.String).alias("column"),
         pl.lit(None, pl.String).alias("value"),

@@ -11,7 +11,7 @@ import polars as pl
 from feedback_assets.errors import FeedbackError
 
 Line = TypeVar("Line")
-LINE, EXTRA = "__line", "__extra"
+LINE, POSITION, EXTRA = "__line", "__position", "__extra"
 SLICE = 8192
 PIECE = 1 << 20
 _LONGEST = 1_000  # characters of an error: names of columns can be of any length

@@ -1,6 +1,8 @@
 """The policy's description of a source: where its files are, their format, and how they map to the record."""
 
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from re import fullmatch
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -9,15 +11,20 @@ from feedback_assets.expressions import Sql
 from feedback_assets.policy import Section
 from feedback_assets.record import FROM_SOURCE, TIME
 from feedback_assets.sources.place import Place
+from feedback_assets.sources.preset import expanded
 
-Format = Literal["jsonl", "csv", "parquet", "arrow", "xlsx"]
-PROMPT_FORMATS = ("text", "turns", "roles", "anthropic")
+Format = Literal["jsonl", "json", "csv", "parquet", "arrow", "xlsx"]
+PROMPT_FORMATS = ("text", "turns", "roles", "anthropic", "conversation")
+RESPONSE_FORMATS = ("text", "conversation", "last-turn")
+EACH = "each"
+"""Column that holds the entry of a list, where a source has `each`."""
 SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".jsonl.gz": "jsonl",
     ".ndjson.gz": "jsonl",
-    ".json.gz": "jsonl",
+    ".json": "json",
+    ".json.gz": "json",
     ".csv": "csv",
     ".csv.gz": "csv",
     ".tsv": "csv",
@@ -31,17 +38,51 @@ SUFFIXES: dict[str, Format] = {
 
 
 class ColumnMapping(Section):
-    """How one record column comes from the source's own columns; a plain string stands for its `expr`."""
+    """How one record column comes from the source's own columns; a plain string stands for its `expr`.
 
-    expr: Sql = Field(description="Polars SQL over the source's own columns and __line; a constant is \"'text'\"")
+    A list of such stands for alternatives: of each file the first is used whose columns, fields and types are there.
+    """
+
+    expr: Sql = Field(
+        description="Polars SQL over the source's own columns, each, __line and __position; a constant is \"'text'\""
+    )
     format: str | None = Field(
-        default=None, description="time: a strptime format; prompt: " + ", ".join(PROMPT_FORMATS) + " (default text)"
+        default=None,
+        description="time: a strptime format; prompt: "
+        + ", ".join(PROMPT_FORMATS)
+        + " (default text; conversation: all but the last turn of one); response: "
+        + ", ".join(RESPONSE_FORMATS)
+        + " (default text; conversation: the last turn of one with the same prompt; last-turn: of any)",
     )
     unit: Literal["s", "ms", "us", "ns", "days"] | None = Field(
         default=None, description="time given as a number: since 1970-01-01 UTC; days are a spreadsheet's serial days"
     )
     timezone: str | None = Field(default=None, description="IANA zone of a time that names none")
     optional: bool = Field(default=False, description="a column that a file lacks is null there, instead of an error")
+    otherwise: "ColumnMapping | None" = Field(
+        default=None, description="what is used of a file that lacks the columns, fields or types that expr needs"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"expr": value}
+        if not isinstance(value, list):
+            return value
+        if not value:
+            raise ValueError("a list of alternatives is empty")
+        first = {"expr": value[0]} if isinstance(value[0], str) else value[0]
+        if len(value) == 1 or not isinstance(first, dict):
+            return first
+        return {**first, "otherwise": value[1:]}
+
+    def alternatives(self) -> "Iterator[ColumnMapping]":
+        """This mapping, then what is used otherwise."""
+        mapping: ColumnMapping | None = self
+        while mapping is not None:
+            yield mapping
+            mapping = mapping.otherwise
 
     @field_validator("timezone")
     @classmethod
@@ -66,13 +107,45 @@ class Source(Place):
     )
     max_bytes: int = Field(default=2**31, ge=1, description="a file that holds more, unpacked, is not read")
     batch: Sql | None = Field(default=None, description="name of a record's batch; None: the file's name")
+    preset: str | None = Field(
+        default=None, description="a known shape, which gives what is not said here; once read with its version: name@1"
+    )
+    each: tuple[Sql, ...] | None = Field(
+        default=None,
+        description="a list, or alternatives of which the first that a file has is used: a record for each entry, "
+        "which the other expressions read as `each`, its place as `__position`; an id of the row alone does not tell "
+        "them apart, id || '#' || __position does",
+    )
+    quarantine_when: dict[str, tuple[Sql, ...]] = Field(
+        default={}, description="reason: a condition, or alternatives; what meets it is no feedback, such as a draft"
+    )
     columns: dict[str, ColumnMapping] = Field(description="record column: expression over the source's columns")
 
-    @field_validator("columns", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _shorthand(cls, value: Any) -> Any:
+    def _of_the_preset(cls, value: Any) -> Any:
+        return expanded(value) if isinstance(value, dict) and value.get("preset") is not None else value
+
+    @field_validator("each", mode="before")
+    @classmethod
+    def _one_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("quarantine_when", mode="before")
+    @classmethod
+    def _one_condition(cls, value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: {"expr": given} if isinstance(given, str) else given for key, given in value.items()}
+            return {reason: (given,) if isinstance(given, str) else given for reason, given in value.items()}
+        return value
+
+    @field_validator("quarantine_when")
+    @classmethod
+    def _reasons(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for reason, alternatives in value.items():
+            if not fullmatch(r"[a-z][a-z0-9-]{0,39}", reason):
+                raise ValueError(f"{reason!r} is no reason; give a short one such as draft or by-a-test-user")
+            if not alternatives:
+                raise ValueError(f"{reason}: a condition is missing")
         return value
 
     @field_validator("columns")
@@ -85,7 +158,8 @@ class Source(Place):
                 close = get_close_matches(name, FROM_SOURCE, n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(FROM_SOURCE)}"
                 raise ValueError(f"{name!r} is no column that a source fills; {hint}")
-            _check_options(name, mapping)
+            for alternative in mapping.alternatives():
+                _check_options(name, alternative)
         if "kind" not in value:
             raise ValueError("`kind` is required, for example kind: \"'preference'\"")
         return value
@@ -115,5 +189,19 @@ def _check_options(name: str, mapping: ColumnMapping) -> None:
         raise ValueError(f"{name}: give `format` for text or `unit` for numbers, not both")
     if name == "prompt" and mapping.format and mapping.format not in PROMPT_FORMATS:
         raise ValueError(f"prompt: format {mapping.format!r} is unknown; known: {', '.join(PROMPT_FORMATS)}")
-    if mapping.format and not is_time and name != "prompt":
-        raise ValueError(f"{name}: `format` is for times and the prompt only")
+    is_response = name in ("response_a", "response_b")
+    if is_response and mapping.format and mapping.format not in RESPONSE_FORMATS:
+        raise ValueError(f"{name}: format {mapping.format!r} is unknown; known: {', '.join(RESPONSE_FORMATS)}")
+    if mapping.format and not is_time and not is_response and name != "prompt":
+        raise ValueError(f"{name}: `format` is for times, the prompt and the responses only")
+
+
+def expressions(source: Source) -> Iterable[str]:
+    """All that the source's columns and conditions may read, alternatives included; not `each`."""
+    for mapping in source.columns.values():
+        for alternative in mapping.alternatives():
+            yield alternative.expr
+    for alternatives in source.quarantine_when.values():
+        yield from alternatives
+    if source.batch is not None:
+        yield source.batch

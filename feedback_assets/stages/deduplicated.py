@@ -118,7 +118,7 @@ def _ordered(rows: pl.DataFrame, edges: pl.DataFrame, section: DeduplicatedSecti
     alone = pl.format("row:{}", "row_id")
     unnamed = pl.format("source:{}", "source") if section.missing_annotator == "same" else alone
     named = pl.when(pl.col("annotator_id").is_null()).then(unnamed).otherwise(pl.format("id:{}", "annotator_id"))
-    by = ("collected_at", "arrival", "revision", "line", "row_id")
+    by = ("collected_at", "arrival", "revision", "line", "position", "row_id")
     judged = pl.struct("item_id", "kind", "task", "aspect", "annotator_id").hash()
     near = pl.concat([edges.get_column("one"), edges.get_column("two").alias("one")]).unique()
     return (

@@ -61,9 +61,9 @@ def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFram
     registry = guidelines.select(
         "task", "aspect", "version", "effective_from", "effective_to", "digest", "major", "minor", "patch"
     ).collect()
-    frame = rows.with_row_index("position").collect()
+    frame = rows.with_row_index("place").collect()
     asked = frame.lazy().select(
-        "position", "task", "aspect", "guideline_version", at=pl.coalesce("started_at", "collected_at")
+        "place", "task", "aspect", "guideline_version", at=pl.coalesce("started_at", "collected_at")
     )
     specific = pl.col("aspect_g").is_not_null()
     candidates = (
@@ -77,25 +77,25 @@ def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFram
     # Where both are in force, a guideline for one aspect goes before the one for the whole task.
     in_force = (
         candidates.filter("dated")
-        .filter(specific == specific.any().over("position"))
-        .sort("position", "major", "minor", "patch")
-        .group_by("position", maintain_order=True)
+        .filter(specific == specific.any().over("place"))
+        .sort("place", "major", "minor", "patch")
+        .group_by("place", maintain_order=True)
         .agg(pl.len().alias("in_force"), pl.col("version", "digest").last(), digests="digest")
     )
     declared = (
         candidates.filter(pl.col("version") == pl.col("guideline_version"))
-        .join(in_force.select("position", ruling="digests"), on="position", how="left")
+        .join(in_force.select("place", ruling="digests"), on="place", how="left")
         .with_columns(ruling=pl.col("digest").is_in(pl.col("ruling")).fill_null(value=False), specific=specific)
-        .sort("position", "ruling", "specific", descending=[False, True, True])
-        .unique("position", keep="first", maintain_order=True)
-        .select("position", "ruling", "at", declared_digest="digest")
+        .sort("place", "ruling", "specific", descending=[False, True, True])
+        .unique("place", keep="first", maintain_order=True)
+        .select("place", "ruling", "at", declared_digest="digest")
     )
     one = pl.col("in_force") == 1
     said = pl.col("guideline_version")
     joined = (
         frame.lazy()
-        .join(in_force, on="position", how="left")
-        .join(declared, on="position", how="left")
+        .join(in_force, on="place", how="left")
+        .join(declared, on="place", how="left")
         .with_columns(pl.when(one).then("version").alias("guideline_in_force"))
         .with_columns(
             pl.when(said.is_not_null() & pl.col("declared_digest").is_null())
@@ -131,18 +131,18 @@ def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFram
         .otherwise(pl.lit("none"))
         .alias("guideline_behind"),
     ).unique("guideline_digest", keep="first", maintain_order=True)
-    return joined.join(behind, on="guideline_digest", how="left").sort("position").drop("position").collect()
+    return joined.join(behind, on="guideline_digest", how="left").sort("place").drop("place").collect()
 
 
 def _with_agreement(rows: pl.DataFrame, earlier: pl.LazyFrame | None) -> pl.DataFrame:
     """Agreement with others, counting records that were collected earlier and arrived no later."""
     key = ["item_id", "kind", "task", "aspect"]
-    numbered = rows.lazy().with_row_index("position", offset=NEW)
-    everything = [] if earlier is None else [earlier.with_row_index("position")]
+    numbered = rows.lazy().with_row_index("place", offset=NEW)
+    everything = [] if earlier is None else [earlier.with_row_index("place")]
     judged = (
         pl.concat([*everything, numbered], how="diagonal")
         .select(
-            "position",
+            "place",
             *key,
             "annotator_id",
             "collected_at",
@@ -157,7 +157,7 @@ def _with_agreement(rows: pl.DataFrame, earlier: pl.LazyFrame | None) -> pl.Data
         .join(judged.lazy(), on=key, nulls_equal=True, suffix="_other")
         .filter(pl.col("annotator_id") != pl.col("annotator_id_other"))
         .select(
-            "position",
+            "place",
             "annotator_id",
             agrees=(pl.col("answer") == pl.col("answer_other")).cast(pl.Int64),
             earlier=(pl.col("collected_at_other") < pl.col("collected_at"))
@@ -167,27 +167,27 @@ def _with_agreement(rows: pl.DataFrame, earlier: pl.LazyFrame | None) -> pl.Data
         )
         .collect()
     )
-    new = pl.col("position") >= NEW
+    new = pl.col("place") >= NEW
     item = (
         pairs.lazy()
         .filter(pl.col("earlier") & new)
-        .group_by("position")
+        .group_by("place")
         .agg(same=pl.col("agrees").sum(), item_agreement_n=pl.len().cast(pl.Int64))
-        .select("position", "item_agreement_n", item_agreement=pl.col("same") / pl.col("item_agreement_n"))
+        .select("place", "item_agreement_n", item_agreement=pl.col("same") / pl.col("item_agreement_n"))
     )
     seen = [
         _annotator_agreement(pairs, part, arrival)
         for (arrival,), part in sorted(judged.filter(new).partition_by("arrival", as_dict=True).items())
     ]
     empty = pl.LazyFrame(
-        schema={"position": pl.UInt32, "annotator_agreement_n": pl.Int64, "annotator_agreement": pl.Float64}
+        schema={"place": pl.UInt32, "annotator_agreement_n": pl.Int64, "annotator_agreement": pl.Float64}
     )
     return (
-        numbered.join(pl.concat([empty, *seen]), on="position", how="left")
-        .join(item, on="position", how="left")
+        numbered.join(pl.concat([empty, *seen]), on="place", how="left")
+        .join(item, on="place", how="left")
         .with_columns(pl.col("annotator_agreement_n", "item_agreement_n").fill_null(0))
-        .sort("position")
-        .drop("position")
+        .sort("place")
+        .drop("place")
         .collect()
     )
 
@@ -205,8 +205,8 @@ def _annotator_agreement(pairs: pl.DataFrame, judged: pl.DataFrame, arrival: int
     )
     return (
         judged.lazy()
-        .select("position", "annotator_id", "collected_at")
-        .sort("collected_at", "position")
+        .select("place", "annotator_id", "collected_at")
+        .sort("collected_at", "place")
         .join_asof(
             history,
             left_on="collected_at",
@@ -216,7 +216,7 @@ def _annotator_agreement(pairs: pl.DataFrame, judged: pl.DataFrame, arrival: int
             check_sortedness=False,
         )
         .select(
-            "position",
+            "place",
             pl.col("compared").fill_null(0).alias("annotator_agreement_n"),
             (pl.col("agrees") / pl.col("compared")).alias("annotator_agreement"),
         )

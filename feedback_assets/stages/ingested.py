@@ -27,6 +27,7 @@ UNTRACED = (
     "batch",
     "arrival",
     "line",
+    "position",
     "row_id",
     "feedback_id",
     "content_part",
@@ -36,7 +37,9 @@ UNTRACED = (
 )
 
 
-IN_THE_FUTURE, CONFLICTING = "in-the-future", "conflicting-duplicate"
+IN_THE_FUTURE, CONFLICTING, IN_LINE = "in-the-future", "conflicting-duplicate", "entries-share-an-id"
+PLACE = ["arrival", "line", "position"]
+"""Columns that name one delivery of one record."""
 
 
 class LostBatch(Section):
@@ -123,8 +126,9 @@ class Intake:
 def to_records(mapped: pl.DataFrame, source: str) -> Intake:
     """Turn one file's mapped columns into records.
 
-    `mapped` has the columns of record.FROM_SOURCE, `line` and `extra`. Invalid rows go to `quarantined`; the two
-    responses of the others are put in canonical order (by digest) and label, gold, shown order and origins with them.
+    `mapped` has the columns of record.FROM_SOURCE, `line`, `position` and `extra`. Invalid rows go to `quarantined`;
+    the two responses of the others are put in canonical order (by digest), and label, gold, shown order and origins
+    with them.
     """
     frame = mapped.lazy().with_columns(
         pl.lit(source).alias("source"),
@@ -138,11 +142,12 @@ def to_records(mapped: pl.DataFrame, source: str) -> Intake:
     bad = checked.filter(pl.col("problem").is_not_null())
     good = checked.filter(pl.col("problem").is_null()) if bad.height else checked
     quarantined = (
-        bad.select("source", "batch", "line", pl.col("problem").struct.unnest())
+        bad.select("source", "batch", "line", "position", pl.col("problem").struct.unnest())
         .with_columns(excerpt(pl.col("value")))
         .select(QUARANTINE.names())
     )
-    records = _canonical(good.drop("problem"))
+    # Polars 2.1 panics in list.eval where a column of lists has several chunks.
+    records = _canonical(good.drop("problem").rechunk())
     content = records.select(CONTENT_SCHEMA.names())
     rows = _identified(records).select(*SCHEMA.names(), "record_digest")
     return Intake(rows, content, quarantined.cast(dict(QUARANTINE)))  # type: ignore[arg-type]
@@ -257,7 +262,8 @@ def _identified(records: pl.DataFrame) -> pl.DataFrame:
 class Resolved:
     """Batches together: current `rows`, what is `quarantined` across batches, and the `fates` of all deliveries.
 
-    `fates` has FATE_SCHEMA and the delivery's `arrival` and `line`: the same row_id may have been delivered often.
+    `fates` has FATE_SCHEMA and PLACE of the delivery: the same row_id may have been delivered often. `position` is null
+    where a line as a whole is in quarantine.
     """
 
     rows: pl.DataFrame
@@ -271,6 +277,7 @@ UNUSUAL = pl.Schema(
         "row_id": pl.String,
         "arrival": pl.Int64,
         "line": pl.Int64,
+        "position": pl.Int64,
         "fate": pl.String,
         "rule": pl.String,  # the reason, if it is quarantined
         "revision": pl.Int32,
@@ -278,7 +285,7 @@ UNUSUAL = pl.Schema(
     }
 )
 """Columns of what `decide` says of a delivery."""
-DELIVERY = ("row_id", "arrival", "line", "record_digest", "collected_at")
+DELIVERY = ("row_id", *PLACE, "record_digest", "collected_at")
 """Columns of a delivery that `decide` reads."""
 
 
@@ -292,9 +299,11 @@ def decide(deliveries: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
 
     `deliveries`: DELIVERY columns of all batches; `limits`: `arrival` and `not_after` (UTC), the latest time that a
     record of it can have. An identical redelivery counts once; a changed one is a new revision that supersedes the
-    old; within one batch, different records under one id are all quarantined, and so is a record from the future.
+    old; within one batch, different records under one id are all quarantined ("conflicting-duplicate", or
+    "entries-share-an-id" where they are of one line, whose source then needs `__position` or an id of the entry in its
+    feedback_id), and so is a record from the future.
     """
-    place = ["row_id", "arrival", "line"]
+    place = ["row_id", *PLACE]
     late = (pl.col("collected_at") > pl.col("not_after")).fill_null(value=False)
     sorted_ = (
         deliveries.lazy()
@@ -305,6 +314,7 @@ def decide(deliveries: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
         .sort(place)
         .with_columns(
             conflict=pl.col("record_digest").n_unique().over("row_id", "arrival") > 1,
+            in_line=pl.col("record_digest").n_unique().over("row_id", "arrival", "line") > 1,
             again=pl.int_range(pl.len()).over("row_id", "arrival") > 0,
         )
     )
@@ -331,7 +341,12 @@ def decide(deliveries: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
             .when(pl.col("revision").is_not_null())
             .then(pl.lit("superseded"))
             .otherwise(pl.lit("redelivered")),
-            rule=pl.when("late").then(pl.lit(IN_THE_FUTURE)).when("conflict").then(pl.lit(CONFLICTING)),
+            rule=pl.when("late")
+            .then(pl.lit(IN_THE_FUTURE))
+            .when("in_line")
+            .then(pl.lit(IN_LINE))
+            .when("conflict")
+            .then(pl.lit(CONFLICTING)),
         )
         .filter((pl.col("fate") != "kept") | (pl.col("revision") > 0))
         .select(UNUSUAL.names())
@@ -346,7 +361,7 @@ def settle(rows: pl.DataFrame, quarantined: pl.DataFrame, unusual: pl.DataFrame)
     `rows`: those of some batches with `arrival`, in order of arrival and line; `quarantined`: their quarantines with
     `arrival`; `unusual`: what `decide` says of them, at least. `rows` of the result are record.SCHEMA.
     """
-    place = ["row_id", "arrival", "line"]
+    place = ["row_id", *PLACE]
     told = rows.drop("revision", "supersedes", strict=False).join(unusual, on=place, how="left", maintain_order="left")
     told = told.with_columns(pl.col("fate").fill_null("kept"), pl.col("revision").fill_null(0))
     current = told if not unusual.height else told.filter(pl.col("fate") == "kept")
@@ -355,6 +370,7 @@ def settle(rows: pl.DataFrame, quarantined: pl.DataFrame, unusual: pl.DataFrame)
         "source",
         "batch",
         "line",
+        "position",
         pl.col("rule").alias("reason"),
         pl.when(future).then(pl.lit("collected_at")).otherwise(pl.lit("feedback_id")).alias("column"),
         pl.when(future)
@@ -363,28 +379,27 @@ def settle(rows: pl.DataFrame, quarantined: pl.DataFrame, unusual: pl.DataFrame)
         .alias("value"),
         "arrival",
     )
-    all_quarantined = pl.concat([quarantined, newly]).sort("arrival", "line", "reason", nulls_last=True)
+    all_quarantined = pl.concat([quarantined, newly]).sort(*PLACE, "reason", nulls_last=True)
     unread = quarantined.select(
         _row_id_of_unread(),
         pl.lit("quarantined").alias("fate"),
         pl.col("reason").alias("rule"),
-        "arrival",
-        "line",
+        *PLACE,
     )
     gone = pl.col("fate").is_in(["redelivered", "superseded"])
     all_fates = (
-        pl.concat([told.select("row_id", "fate", "rule", "arrival", "line"), unread])
+        pl.concat([told.select("row_id", "fate", "rule", *PLACE), unread])
         .with_columns(
             pl.lit(None, pl.Int32).alias("rule_version"),
             pl.when(gone).then("row_id").alias("into"),
             (pl.col("fate") == "kept").cast(pl.Int32).alias("copies"),
         )
-        .select(*FATE_SCHEMA.names(), "arrival", "line")
-        .sort("arrival", "line", "row_id")
+        .select(*FATE_SCHEMA.names(), *PLACE)
+        .sort(*PLACE, "row_id")
     )
     reasons = all_quarantined.group_by("reason").len().sort("reason")
     return Resolved(
-        current.select(SCHEMA.names()).sort("arrival", "line", "row_id"),
+        current.select(SCHEMA.names()).sort(*PLACE, "row_id"),
         all_quarantined,
         all_fates,
         {"quarantined": dict(reasons.iter_rows())},
@@ -406,9 +421,9 @@ def retract(rows: pl.DataFrame, quarantined: pl.DataFrame, retracted: pl.DataFra
     `rows` and `quarantined` are those of all batches with `arrival`; `retracted` has `arrival` (Int64), `rule` (String)
     and `rule_version` (Int32): which batches, and the retraction that says so.
     """
-    unread = quarantined.select(_row_id_of_unread(), "arrival", "line")
+    unread = quarantined.select(_row_id_of_unread(), *PLACE)
     fates = (
-        pl.concat([rows.select("row_id", "arrival", "line"), unread])
+        pl.concat([rows.select("row_id", *PLACE), unread])
         .join(retracted, on="arrival")
         .select(
             "row_id",
@@ -417,8 +432,7 @@ def retract(rows: pl.DataFrame, quarantined: pl.DataFrame, retracted: pl.DataFra
             "rule_version",
             pl.lit(None, pl.String).alias("into"),
             pl.lit(0, pl.Int32).alias("copies"),
-            "arrival",
-            "line",
+            *PLACE,
         )
     )
     return Retracted(
@@ -429,7 +443,10 @@ def retract(rows: pl.DataFrame, quarantined: pl.DataFrame, retracted: pl.DataFra
 
 
 def _row_id_of_unread() -> pl.Expr:
-    return text_id(pl.col("source"), pl.col("batch"), pl.col("line").cast(pl.String)).alias("row_id")
+    line = (pl.col("source"), pl.col("batch"), pl.col("line").cast(pl.String))
+    several = pl.col("position").fill_null(1) > 1
+    entry = text_id(*line, pl.col("position").cast(pl.String))
+    return pl.when(several).then(entry).otherwise(text_id(*line)).alias("row_id")
 
 
 STAGE = Stage(

@@ -16,6 +16,7 @@ from feedback_assets.cli.main import main
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.snapshots.snapshot import scan
+from feedback_assets_tests.sources import shapes
 
 NAMES = [stage.name for stage in STAGES]
 HEAVY = ("dagster", "great_expectations", "pandas", "scipy", "numba", "pyarrow", "fastexcel")
@@ -342,3 +343,34 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_inspect_shows_the_section_to_paste_and_what_would_be_quarantined(call: Call, tmp_path: Path):
+    path = shapes.as_json(tmp_path, shapes.LABEL_STUDIO)
+    said = call("inspect", path, "--json")
+    assert (said.code, json.loads(said.out)["preset"]) == (0, "label-studio-pairwise")
+    shown = call("inspect", path, "--source-name", "pairs")
+    assert shown.code == 0
+    assert "preset: label-studio-pairwise" in shown.out
+    assert "cancelled" in shown.out
+    assert max(map(len, shown.out.splitlines())) <= max(120, len(str(path)) + 60)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words", "message"),
+    [
+        ("x.json", "[", (), "x.json:1:2: not valid JSON"),
+        ("x.txt", "x", (), "its ending stands for no known format"),
+        (None, "", (), "no such file"),
+        ("x.jsonl", '{"a": 1}', ("--source-name", "a b"), "letters, digits"),
+    ],
+)
+def test_a_file_that_cannot_be_inspected_is_one_line(
+    call: Call, tmp_path: Path, name: str | None, content: str, words: tuple[str, ...], message: str
+):
+    path = tmp_path / (name or "absent.csv")
+    if name:
+        path.write_text(content, encoding="utf-8")
+    said = call("inspect", path, *words)
+    assert said.code == 2
+    assert message in said.line()

@@ -42,7 +42,7 @@ def taken(folder, name, data):
     file = list_files(source, folder)[0]
     mapped = map_records(read(file, source), source, file)
     intake = to_records(mapped.records, "s")
-    assert mapped.records.columns == [*FROM_SOURCE, "line", "extra"]
+    assert mapped.records.columns == [*FROM_SOURCE, "line", "position", "extra"]
     return [
         *intake.rows["line"].to_list(),
         *pl.concat([mapped.quarantined, intake.quarantined])["line"].to_list(),

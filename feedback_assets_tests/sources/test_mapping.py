@@ -35,7 +35,7 @@ def one(column, values, suffix="parquet", **options):
 
 def test_the_records_have_every_column_of_the_record_and_its_type():
     result = mapped({"label": "w"}, {"w": ["a"], "note": ["n"]})
-    assert result.records.columns == [*FROM_SOURCE, "line", "extra"]
+    assert result.records.columns == [*FROM_SOURCE, "line", "position", "extra"]
     assert all(result.records.schema[name] == column.dtype for name, column in FROM_SOURCE.items())
     row = result.records.row(0, named=True)
     assert (row["batch"], row["kind"], row["label"], row["line"]) == ("x.parquet", "preference", "a", 1)
@@ -46,7 +46,7 @@ def test_the_records_have_every_column_of_the_record_and_its_type():
 def test_a_batch_can_be_an_expression():
     result = mapped({}, {"week": [5, 6, None]}, batch="week")
     assert result.records["batch"].to_list() == ["5", "6"]
-    assert result.quarantined.row(0) == ("s", "x.parquet", 3, "no-batch", "batch", None)
+    assert result.quarantined.row(0) == ("s", "x.parquet", 3, 1, "no-batch", "batch", None)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_an_expression_that_fails_is_named_by_its_key(column, mapping, values, m
 
 def test_a_record_with_two_faults_is_quarantined_once_under_the_first():
     result = mapped({"score": "v", "anchor": "w"}, {"v": ["x", "1"], "w": ["y", "1"]})
-    assert result.quarantined.rows() == [("s", "x.parquet", 1, "not-convertible", "score", "x")]
+    assert result.quarantined.rows() == [("s", "x.parquet", 1, 1, "not-convertible", "score", "x")]
     assert result.records["line"].to_list() == [2]
 
 
@@ -299,7 +299,7 @@ def test_an_empty_file_gives_no_record():
     raw = Raw(pl.DataFrame(schema={"__line": pl.Int64}), quarantined("s", "x.jsonl", [3], "malformed-json"))
     result = map_records(raw, source, BatchFile("s", "x.jsonl", path, "0" * 64, 0))
     assert (result.records.height, result.quarantined.height) == (0, 1)
-    assert result.records.columns == [*FROM_SOURCE, "line", "extra"]
+    assert result.records.columns == [*FROM_SOURCE, "line", "position", "extra"]
 
 
 CELL = st.one_of(

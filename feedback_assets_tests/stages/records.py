@@ -9,7 +9,12 @@ from feedback_assets.record import FROM_SOURCE, SCHEMA
 from feedback_assets.stages.ingested import Resolved, resolve, to_records
 
 DAY_ZERO = datetime(2024, 1, 1, tzinfo=UTC)
-MAPPED = {**{name: column.dtype for name, column in FROM_SOURCE.items()}, "line": pl.Int64, "extra": pl.String}
+MAPPED = {
+    **{name: column.dtype for name, column in FROM_SOURCE.items()},
+    "line": pl.Int64,
+    "position": pl.Int64,
+    "extra": pl.String,
+}
 
 
 def day(number: float) -> datetime:
@@ -20,7 +25,8 @@ def judgment(**given: Any) -> dict[str, Any]:
     """A preference as a source gives it; `None` takes a value away."""
     return {
         "batch": "b0",
-        "line": 1,
+        "line": None,
+        "position": 1,
         "kind": "preference",
         "prompt": [{"role": "user", "text": "Why is the sky blue?"}],
         "response_a": "Rayleigh scattering.",
@@ -36,13 +42,16 @@ def mapped(*records: dict[str, Any]) -> pl.DataFrame:
 
 
 def arrive(*batches: list[dict[str, Any]], not_after: datetime | None = None, shuffled: int | None = None) -> Resolved:
-    """What becomes of batches that arrive one after the other; lines are numbered from 1.
+    """What becomes of batches that arrive one after the other; records that name no line are numbered from 1.
 
     With `shuffled`, a seed, the rows lie in another order.
     """
     rows, quarantined = [], []
     for arrival, records in enumerate(batches):
-        numbered = [{"batch": f"b{arrival}", **record, "line": line + 1} for line, record in enumerate(records)]
+        numbered = [
+            {"batch": f"b{arrival}", **record, "line": line + 1 if record["line"] is None else record["line"]}
+            for line, record in enumerate(records)
+        ]
         intake = to_records(mapped(*numbered), "s")
         rows.append(intake.rows.with_columns(pl.lit(arrival, pl.Int64).alias("arrival")))
         quarantined.append(intake.quarantined.with_columns(pl.lit(arrival, pl.Int64).alias("arrival")))
@@ -65,6 +74,7 @@ def records(*given: dict[str, Any]) -> pl.DataFrame:
             "batch": "b0",
             "arrival": 0,
             "line": place + 1,
+            "position": 1,
             "row_id": f"r{place}",
             "revision": 0,
             "parents": [],

@@ -323,6 +323,7 @@ def test_on_ukp_only_near_duplicates_of_one_worker_merge() -> None:
         source=pl.lit("ukp"),
         arrival=pl.lit(0, pl.Int64),
         line=pl.col("content_row").cast(pl.Int64),
+        position=pl.lit(1, pl.Int64),
         revision=pl.lit(0, pl.Int32),
         kind=pl.lit("preference"),
         annotator_id="worker",

@@ -215,6 +215,43 @@ def test_different_records_under_one_id_in_a_batch_are_all_in_quarantine():
     assert resolved.facts == {"quarantined": {"conflicting-duplicate": 2}}
 
 
+def entries(*records: dict[str, Any]) -> list[dict[str, Any]]:
+    """Records of one line."""
+    return [{**record, "line": 1, "position": place + 1} for place, record in enumerate(records)]
+
+
+def test_records_of_one_line_have_a_fate_each():
+    resolved = arrive(entries(judgment(feedback_id="f#1"), judgment(feedback_id="f#2", label="b"), judgment(label="?")))
+    assert resolved.rows.select("line", "position", "feedback_id").rows() == [(1, 1, "f#1"), (1, 2, "f#2")]
+    assert resolved.fates.select("line", "position", "fate").rows() == [
+        (1, 1, "kept"),
+        (1, 2, "kept"),
+        (1, 3, "quarantined"),
+    ]
+    assert resolved.fates["row_id"].is_unique().all()
+
+
+def test_records_of_one_line_that_share_an_id_say_so():
+    alike = [judgment(feedback_id="f", label="a"), judgment(feedback_id="f", label="b"), judgment(feedback_id="g")]
+    resolved = arrive(entries(*alike))
+    assert resolved.quarantined.select("position", "reason", "column", "value").rows() == [
+        (1, "entries-share-an-id", "feedback_id", "f"),
+        (2, "entries-share-an-id", "feedback_id", "f"),
+    ]
+    assert resolved.rows["feedback_id"].to_list() == ["g"]
+
+
+def test_a_late_record_takes_no_other_record_of_its_line_along():
+    late, known = judgment(feedback_id="f#1", collected_at=day(9)), judgment(feedback_id="f#2", collected_at=day(1))
+    before = arrive(entries(known, judgment(feedback_id="f#1")), entries(late, known), not_after=day(2))
+    assert before.fates.select("arrival", "position", "fate").rows() == [
+        (0, 1, "kept"),
+        (0, 2, "kept"),
+        (1, 1, "quarantined"),
+        (1, 2, "redelivered"),
+    ]
+
+
 def test_what_lies_in_the_future_of_as_of_is_in_quarantine():
     late = judgment(feedback_id="late", collected_at=day(3))
     resolved = arrive([late, judgment(feedback_id="ok", collected_at=day(2)), judgment()], not_after=day(2))
@@ -267,7 +304,7 @@ DELIVERIES = st.lists(
 def test_every_delivery_has_exactly_one_fate(batches):
     resolved = arrive(*batches, not_after=day(5))
     told = resolved.fates
-    assert told.schema == {**FATE_SCHEMA, "arrival": pl.Int64, "line": pl.Int64}
+    assert told.schema == {**FATE_SCHEMA, "arrival": pl.Int64, "line": pl.Int64, "position": pl.Int64}
     delivered = [(arrival, line + 1) for arrival, batch in enumerate(batches) for line in range(len(batch))]
     assert told.select("arrival", "line").rows() == delivered
     assert set(told["fate"]) <= set(FATES)

@@ -1,0 +1,124 @@
+"""`inspect`: what it proposes for a file loads, runs, and gives the records that it showed."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from feedback_assets.cli.inspect import inspected
+from feedback_assets.materialize.materialize import materialize
+from feedback_assets.materialize.project import Project
+from feedback_assets.snapshots.snapshot import scan
+from feedback_assets_tests.sources import shapes
+
+POLICIES = Path(__file__).parent.parent / "policies"
+DATA = POLICIES / "../../../shared/data"
+REAL = {  # file: records, quarantined, preset
+    "hh_rlhf/harmless-base-test.jsonl.gz": (2_307, 5, "anthropic-hh"),
+    "mtbench/human.jsonl": (2_249, 0, None),
+    "mtbench/gpt4_pair.jsonl": (1_600, 0, None),
+    "tulu1_human_eval/eval_annotations_tulu_1.xlsx": (1_150, 152, None),
+    # instances without a judgment: there is nothing to take
+    "tulu1_human_eval/eval_instances_tulu_1.jsonl": (0, 996, None),
+    "ukpconvarg1/2016-W04.parquet": (2_143, 0, None),
+}
+
+
+def ingested(folder: Path, section: str) -> tuple[int, int]:
+    """The section in a policy of its own, run: records and quarantined."""
+    policy = folder / "policy.yaml"
+    policy.write_text(section, encoding="utf-8")
+    project = Project.open(policy, folder / "store")
+    commit = materialize(project, "ingested", run_id="test", inputs={}, now=datetime(2100, 1, 1, tzinfo=UTC))
+    conserved = next(check for check in commit.checks if check["name"] == "conservation")
+    assert conserved["status"] == "passed", conserved["meaning"]
+    tables = commit.snapshot.tables
+    return tables["rows"].rows, scan(project.store, tables["quarantine"]).select(pl.len()).collect().item()
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data is not at {DATA}")
+@pytest.mark.parametrize("name", REAL)
+def test_what_is_proposed_for_a_real_set_runs_and_gives_its_records(name, tmp_path):
+    found = inspected((DATA / name).resolve(), None)
+    assert (found["records"], sum(row["records"] for row in found["quarantined"]), found["preset"]) == REAL[name]
+    assert ingested(tmp_path, found["section"]) == REAL[name][:2]
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data is not at {DATA}")
+def test_what_is_proposed_for_ukp_is_what_its_policy_says():
+    def columns(text: str) -> dict[str, object]:
+        return yaml.safe_load(text)["ingested"]["sources"][0]["columns"]
+
+    proposed = columns(inspected(DATA / "ukpconvarg1/2016-W08.parquet", "ukp")["section"])
+    own = columns((POLICIES / "ukp.yaml").read_text(encoding="utf-8"))
+    same = ("label", "gold", "response_a", "response_b", "annotator_id", "started_at", "collected_at", "category")
+    assert {name: proposed[name] for name in same} == {name: own[name] for name in same}
+
+
+@pytest.mark.parametrize("shape", shapes.SHAPES)
+def test_a_known_shape_is_recognised_and_its_section_has_three_lines(shape, tmp_path):
+    preset, rows, write, kept = shapes.SHAPES[shape]
+    found = inspected(write(tmp_path, rows), "s")
+    source = yaml.safe_load(found["section"])["ingested"]["sources"][0]
+    assert (source.keys(), source["preset"]) == ({"name", "path", "preset"}, preset)
+    assert found["records"] == kept
+    assert ingested(tmp_path, found["section"]) == (kept, sum(row["records"] for row in found["quarantined"]))
+
+
+def of(folder: Path, rows: list[dict[str, object]]) -> tuple[dict[str, object], list[str], int]:
+    """For a file of our own: the proposed source, what is open, and the number of records."""
+    folder.mkdir(exist_ok=True)
+    found = inspected(shapes.as_jsonl(folder, rows), "s")
+    assert ingested(folder, found["section"])[0] == found["records"]
+    return yaml.safe_load(found["section"])["ingested"]["sources"][0], found["open"], found["records"]
+
+
+def test_ratings_thumbs_and_times_are_recognised_and_what_is_uncertain_is_said(tmp_path):
+    rows = [
+        {"uuid": f"u{n}", "question": "q", "reply": f"r{n}", "stars": n, "rater": "w", "created_at": 1_700_000_000 + n}
+        for n in (1, 5, 3)
+    ]
+    source, _, records = of(tmp_path, rows)
+    columns = source["columns"]
+    assert (columns["kind"], columns["score"], columns["score_min"], columns["score_max"]) == (
+        "'rating'",
+        "stars",
+        "1",
+        "5",
+    )
+    assert columns["collected_at"] == {"expr": "created_at", "unit": "s"}
+    assert (columns["feedback_id"], columns["annotator_id"], records) == ("uuid", "rater", 3)
+    text = inspected(tmp_path / "data.jsonl", "s")["section"]
+    assert "is it the end of the scale?" in text
+    thumbs, _, records = of(
+        tmp_path / "thumbs", [{"prompt": "p", "output": "o", "feedback": word} for word in ("up", "down")]
+    )
+    assert (thumbs["columns"]["kind"], records) == ("'thumbs'", 2)
+
+
+def test_a_list_of_judgments_becomes_a_record_each_in_one_group(tmp_path):
+    ranking = [{"text": "x", "rank": 1}, {"text": "y", "rank": 2}]
+    source, _, records = of(tmp_path, [{"id": "q1", "prompt": "p", "candidates": ranking}])
+    assert source["each"] == "candidates"
+    assert source["columns"]["feedback_id"] == "id || '#' || __position"
+    assert source["columns"]["group_id"] == "id"
+    assert (source["columns"]["response_a"], source["columns"]["score"], records) == ("each.text", "each.rank", 2)
+
+
+def test_what_cannot_be_known_is_a_line_to_fill_in(tmp_path):
+    source, asked, records = of(tmp_path, [{"foo bar": "x", "n": 1}])
+    assert (source["columns"], records) == ({"kind": "'rating'"}, 0)
+    assert [line.split(":")[0] for line in asked if "FILL IN" in line] == [
+        *("response_a", "prompt", "score", "annotator_id", "collected_at", "feedback_id"),
+    ]
+
+
+def test_a_value_whose_side_is_unclear_is_quarantined_and_named(tmp_path):
+    rows = [{"q_id": n, "prompt": "p", "answer1": f"x{n}", "answer2": "y", "choice": c} for n, c in enumerate("12?")]
+    found = inspected(shapes.as_jsonl(tmp_path, rows), "s")
+    assert 'unclear, and quarantined: "?"' in found["section"]
+    assert [(row["reason"], row["first_line"], row["value"]) for row in found["quarantined"]] == [
+        ("outside-vocabulary", 3, "?")
+    ]
