@@ -35,6 +35,8 @@ _QUERY = ("select", "from", "with", "values", "table", "unnest", "exists", "any"
 _WINDOW = ("over", "qualify", "partition", "filter", "within")
 _CLOCK = ("now", "today", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp")
 _AGGREGATE = ("avg", "count", "first", "last", "max", "median", "min", "quantile", "stddev", "sum", "var")
+AGGREGATES = frozenset(["avg", "count", "max", "median", "min", "stddev", "sum", "var"])
+"""Aggregates that `aggregate` takes: of all values, in whatever order."""
 _REFUSED = {
     **dict.fromkeys(_QUERY, "query"),
     **dict.fromkeys(_WINDOW, "window"),
@@ -71,6 +73,18 @@ def expression(text: str) -> pl.Expr:
     return _compile(text)
 
 
+@lru_cache(maxsize=64)
+def aggregate(text: str) -> pl.Expr:
+    """The expression of `text` over all rows: as `expression`, with aggregates (`AGGREGATES`) of what it computes.
+
+    Raises:
+        ValueError: as `expression`.
+    """
+    _check_text(text, AGGREGATES)
+    _check_tree(text, aggregates=True)
+    return _compile(text)
+
+
 def _checked(text: str) -> str:
     expression(text)
     return text
@@ -89,7 +103,7 @@ def columns_of(text: str) -> tuple[str, ...]:
     return tuple(sorted(set(expression(text).meta.root_names())))
 
 
-def _check_text(text: str) -> None:
+def _check_text(text: str, aggregates: frozenset[str] = frozenset()) -> None:
     if not text.strip():
         raise ValueError("the expression is empty")
     if len(text) > LONGEST:
@@ -101,7 +115,7 @@ def _check_text(text: str) -> None:
         before = tokens[position - 1] if position else ("", "")
         after = tokens[position + 1][1] if position + 1 < len(tokens) else ""
         if kind == "word":
-            _check_word(token.lower(), before[1].lower(), after)
+            _check_word(token.lower(), before[1].lower(), after, aggregates)
         elif kind == "name" and (after == "(" or _means_several(token)):
             raise ValueError(f"{token!r} is refused: a quoted name is one column, neither a function nor a pattern")
 
@@ -130,12 +144,12 @@ def _means_several(name: str) -> bool:
     return name == '"*"' or (name.startswith('"^') and name.endswith('$"'))
 
 
-def _check_word(word: str, before: str, after: str) -> None:
+def _check_word(word: str, before: str, after: str, aggregates: frozenset[str]) -> None:
     if before == ".":
         if after == "(":
             raise ValueError(f"{word}(…) is refused: call functions by their plain name")
         return
-    if word == "from" and before == "distinct":
+    if (word == "from" and before == "distinct") or (word in aggregates and after == "("):
         return
     refused = _REFUSED.get(word)
     if refused and (refused != "aggregate" or after == "("):
@@ -149,7 +163,7 @@ def _check_word(word: str, before: str, after: str) -> None:
         raise ValueError(f"there is no function {word.upper()} that an expression may call; {hint}")
 
 
-def _check_tree(text: str) -> None:
+def _check_tree(text: str, *, aggregates: bool = False) -> None:
     from sqlglot import errors, parse
 
     try:
@@ -159,7 +173,7 @@ def _check_tree(text: str) -> None:
     if len(trees) != 1 or trees[0] is None:
         raise ValueError("one expression is expected")
     for node in trees[0].walk():
-        if not _sees_one_row(node):
+        if not (_sees_one_row(node) or (aggregates and _sees_all_rows(node))):
             raise ValueError(
                 f"{type(node).__name__.lower()} is refused: an expression has columns, literals, operators, "
                 "CASE, CAST, IN (…), LIKE, BETWEEN and functions of one row"
@@ -179,6 +193,12 @@ def _sees_one_row(node: Any) -> bool:
             exp.Literal, exp.Null, exp.Paren, exp.Unary, exp.Var,
         ),
     )  # fmt: skip
+
+
+def _sees_all_rows(node: Any) -> bool:
+    from sqlglot import exp
+
+    return isinstance(node, (exp.AggFunc, exp.Star)) and not isinstance(node.args.get("this"), exp.Distinct)
 
 
 def _compile(text: str) -> pl.Expr:

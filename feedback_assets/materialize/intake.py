@@ -11,7 +11,7 @@ import polars as pl
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest, fingerprint
 from feedback_assets.errors import FeedbackError
-from feedback_assets.materialize.arrivals import Key, arrivals
+from feedback_assets.materialize.arrivals import Arrivals, Key, arrivals
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.landing import land
 from feedback_assets.record import TIME
@@ -67,8 +67,9 @@ BATCHES = pl.Schema(
 class Taken:
     """What intake brought: the snapshot, how many records came, and by arrival what is not of the data.
 
-    That is `at`, when the batch arrived (ISO 8601); `mapped`, the name under which the store remembers what it became;
-    and `state`, whether its file is there ("current", "renamed", "replaced", "removed").
+    That is its `source`, `batch` and `digest`; `at`, when the batch arrived (ISO 8601); `mapped`, the name under which
+    the store remembers what it became; and `state`, whether its file is there ("current", "renamed", "replaced",
+    "removed").
     """
 
     snapshot: Snapshot
@@ -98,7 +99,15 @@ def read_batches(
     for source in section.sources:
         if source.in_database:
             land(store, source)
-    found = arrivals(folder, store, section, previous, now)
+    return take(store, section, arrivals(folder, store, section, previous, now), now)
+
+
+def take(store: LocalStore, section: IngestedSection, found: Arrivals, now: datetime) -> Taken:
+    """Make a snapshot of these batches, in this order.
+
+    Raises:
+        FeedbackError: as `read_batches`.
+    """
     if not found.order:
         raise FeedbackError("no source has a complete batch yet; run again when one has arrived")
     memo = Memo(store)
@@ -109,6 +118,7 @@ def read_batches(
     taken = [one.snapshot for one in mapped]
     arrived = {
         key: {
+            **dict(zip(("source", "batch", "digest"), key, strict=True)),
             "at": found.known[key]["at"] if key in found.known else now.isoformat(timespec="seconds"),
             "mapped": one.name,
             "state": found.states.get(key, "current"),

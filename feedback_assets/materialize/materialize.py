@@ -16,6 +16,7 @@ from feedback_assets.engine.engine import ContentPart
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.examine import Examined, examine
+from feedback_assets.materialize.git import git_commit
 from feedback_assets.materialize.intake import Taken, read_batches, read_registry
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import stage, upstream
@@ -112,7 +113,7 @@ def materialize(
         taken = _from_outside(project, asset, section, previous, now)
         snapshot, rows_in, arrived = taken.snapshot, taken.rows_in, taken.arrived
     else:
-        snapshot = _compute(project, entry, section, inputs)
+        snapshot = compute(project, asset, inputs)
         rows_in = inputs[entry.inputs[0]].snapshot.tables["rows"].rows
     computed = time.perf_counter()
     examined = examine(project, _examined(project, entry, inputs, snapshot))
@@ -145,6 +146,7 @@ def materialize(
             "examine": round(time.perf_counter() - computed, 3),
         },
         "environment": environment(),
+        "code": project.code(asset),
         "inputs": {name: {"number": c.number} for name, c in inputs.items()},
         "snapshot": snapshot.as_json(),
         "arrived": dict(arrived),
@@ -168,8 +170,9 @@ def rows(project: Project, commit: Commit) -> pl.LazyFrame:
 
 @cache
 def environment() -> dict[str, str]:
-    """Python and the packages that compute, with their versions."""
+    """Python and the packages that compute, with their versions; and the git commit of this code, where it has one."""
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    found |= {} if (made_at := git_commit()) is None else {"git": made_at}
     for name in PINNED_PACKAGES:
         try:
             found[name] = version(name)
@@ -184,7 +187,9 @@ def _from_outside(project: Project, asset: str, section: Any, previous: Commit |
     return read_batches(project.folder, project.store, section, previous, now)
 
 
-def _compute(project: Project, entry: Stage, section: Section, inputs: Mapping[str, Commit]) -> Snapshot:
+def compute(project: Project, asset: str, inputs: Mapping[str, Commit]) -> Snapshot:
+    """What a stage makes of the commits that it reads; remembered, and not committed."""
+    entry, section = stage(asset), project.policy.section(asset)
     primary = inputs[entry.inputs[0]].snapshot.tables["rows"]
     others = {name: rows(project, inputs[name]) for name in entry.inputs[1:]}
     content = ()

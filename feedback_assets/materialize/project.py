@@ -76,10 +76,19 @@ class Project:
         """The commit records of the store."""
         return Commits(self.store)
 
+    def code(self, asset: str) -> str:
+        """Digest of the stage's code and `version`, whatever the policy says."""
+        return digest([*_code(asset), stage(asset).version])
+
     def code_version(self, asset: str) -> str:
         """`<asset>-v<stage version>-<digest>`: of the stage's code, its `version`, and its section of the policy."""
         entry = stage(asset)
-        module = f"feedback_assets.stages.{asset}"
-        intake = [code_digest("feedback_assets.materialize.intake")] if entry.function is None else []
-        value = [code_digest(module), *intake, entry.version, self.policy.section(asset).pinned()]
+        value = [*_code(asset), entry.version, self.policy.section(asset).pinned()]
         return f"{asset}-v{entry.version}-{digest(value)[:16]}"
+
+
+def _code(asset: str) -> list[str]:
+    modules = [f"feedback_assets.stages.{asset}"]
+    if stage(asset).function is None:
+        modules.append("feedback_assets.materialize.intake")
+    return [code_digest(module) for module in modules]
