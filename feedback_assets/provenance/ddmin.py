@@ -1,6 +1,7 @@
 """Delta debugging: of many changes, those that matter."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal, TypeVar
 
 Item = TypeVar("Item")
@@ -18,7 +19,7 @@ def ddmin(items: Sequence[Item], test: Callable[[Sequence[Item]], Outcome]) -> l
     pieces = 2
     while len(left) > 1:
         cuts = [len(left) * place // pieces for place in range(pieces + 1)]
-        spans = list(zip(cuts, cuts[1:], strict=False))
+        spans = list(pairwise(cuts))
         parts = [left[start:end] for start, end in spans]
         others = [left[:start] + left[end:] for start, end in spans] if pieces > 2 else []
         bad = next((place for place, part in enumerate([*parts, *others]) if test(part) == "bad"), None)

@@ -1,4 +1,4 @@
-"""What a release was made from: its batches in order, guidelines, policy, code and environment, as its manifest says."""
+"""What a release was made from, as its manifest says: batches in order, guidelines, policy, code, environment."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.arrivals import Key, in_commit
 from feedback_assets.materialize.commit import Commit
-from feedback_assets.pipeline import Policy
+from feedback_assets.pipeline import STAGES, Policy
 from feedback_assets.provenance.release import Release
 from feedback_assets.provenance.tree import differences
 from feedback_assets.snapshots.snapshot import Snapshot
@@ -37,13 +37,13 @@ class Recipe:
 
 def recipe(store: LocalStore, release: Release) -> Recipe:
     """Read what a release was made from out of its manifest; for an old one the order of batches out of a part."""
-    content, told = release.content, release.circumstances["commits"]
+    content, commits = release.content, commits_of(release)
     return Recipe(
         arrivals=_arrivals(store, release),
         guidelines=content["guidelines"],
         policy=content["policy"],
-        code={name: entry.get("code") for name, entry in told.items()},
-        code_versions={name: entry["code_version"] for name, entry in content["commits"].items()},
+        code={name: commit.circumstances.get("code") for name, commit in commits.items()},
+        code_versions={name: commit.code_version for name, commit in commits.items()},
         environment=release.circumstances["environment"],
     )
 
@@ -52,6 +52,11 @@ def commit_of(release: Release, asset: str) -> Commit:
     """The commit of `asset` in a release, as the manifest holds it."""
     told = release.circumstances["commits"][asset]
     return Commit(told["number"], release.content["commits"][asset], told)
+
+
+def commits_of(release: Release) -> dict[str, Commit]:
+    """The commits in a release by stage, in the order of the pipeline."""
+    return {entry.name: commit_of(release, entry.name) for entry in STAGES if entry.name in release.content["commits"]}
 
 
 def has_parts(store: LocalStore, snapshot: Snapshot, *tables: str) -> bool:
