@@ -185,6 +185,89 @@ def trace(
 
 
 @app.command()
+def diff(
+    before: Annotated[str, typer.Argument(help="The earlier release, as in `questions`.")],
+    after: Annotated[str, typer.Argument(help="The later release.")],
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two releases: first what they were made from, then what that did, stage by stage and row by row."""
+    from feedback_assets.cli.diff import show_diff
+    from feedback_assets.cli.project import open_store
+    from feedback_assets.provenance.differences import diff as compare
+
+    found = compare(open_store(policy, store), _release(before, policy, store), _release(after, policy, store))
+    if as_json:
+        _print_json(found)
+    else:
+        show_diff(found)
+
+
+@app.command()
+def replay(
+    release: Annotated[str, typer.Argument(help="The release, as in `questions`.")],
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Build a release again under its own recorded policy, beside the history, and compare. Exit 1: it differs."""
+    from feedback_assets.cli.project import open_store, policy_folder
+    from feedback_assets.cli.replay import show_replay
+    from feedback_assets.provenance.replay import replay as build_again
+
+    found = build_again(open_store(policy, store), _release(release, policy, store), policy_folder(policy))
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        show_replay(found)
+    if found.verdict == "different":
+        raise typer.Exit(1)
+
+
+@app.command()
+def bisect(
+    good: Annotated[str, typer.Option(help="The release in which the metric was right.")],
+    bad: Annotated[str, typer.Option(help="The release in which it is not.")],
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="chosen-longer, tie-share, mean-score, psi[:COLUMN], effective-sample-size[:UNIT], "
+            "model-origin-share, agreement; an SQL expression over the training rows, such as "
+            "AVG(response_a_chars); or module:function(frame) -> float."
+        ),
+    ],
+    threshold: Annotated[
+        float | None, typer.Option(help="From where on it is bad. Default: midway.", show_default=False)
+    ] = None,
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Find the change that moved a metric: batch, guideline, rule, factor, target. Exit 1: nothing moved it."""
+    from feedback_assets.cli.bisect import bisect_as_json, searching, show_bisect
+    from feedback_assets.cli.project import open_store, policy_folder
+    from feedback_assets.provenance.bisect import bisect as search
+
+    releases = _release(good, policy, store), _release(bad, policy, store)
+    with searching(quiet=as_json) as listen:
+        found = search(
+            open_store(policy, store),
+            releases,
+            metric,
+            threshold=threshold,
+            folder=policy_folder(policy),
+            listen=listen,
+        )
+    if as_json:
+        _print_json(bisect_as_json(found))
+    else:
+        show_bisect(found)
+    if not found.found:
+        raise typer.Exit(1)
+
+
+@app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="A file of feedback in any known format.")],
     source_name: Annotated[

@@ -41,6 +41,12 @@ def open_store(policy: Path | None, store: Path | None) -> LocalStore:
     return LocalStore(_store(policy, store))
 
 
+def policy_folder(policy: Path | None) -> Path | None:
+    """The folder where relative paths of the policy start; None if it is gone."""
+    folder = _file(policy).parent
+    return folder.resolve() if folder.is_dir() else None
+
+
 def _file(policy: Path | None) -> Path:
     if policy is None:
         return SAMPLE / "policy.yaml"

@@ -1,10 +1,13 @@
 """Building from a recipe, beside the history: the machinery of replay and bisect."""
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
@@ -24,6 +27,16 @@ from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.sources.files import BatchFile, list_files
 
 Files = Mapping[Key, BatchFile]
+
+
+@contextmanager
+def scratch(store: LocalStore, *, forgetful: bool = False) -> Iterator[Overlay]:
+    """An overlay that is gone afterwards: on the store's disk, unless that cannot be written to."""
+    place = store.root / "tmp"
+    if os.access(store.root, os.W_OK):
+        place.mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix="overlay-", dir=place if os.access(place, os.W_OK) else None) as root:
+        yield Overlay(store, Path(root), forgetful=forgetful)
 
 
 def files_of(store: LocalStore, folder: Path | None, policy: Policy, keys: Iterable[Key]) -> dict[Key, BatchFile]:

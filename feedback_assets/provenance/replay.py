@@ -4,12 +4,9 @@ Nothing that the store remembers is used but the inputs, so everything is comput
 store: neither its history nor what is latest in it changes.
 """
 
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import polars as pl
@@ -20,7 +17,7 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import environment
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import Policy
-from feedback_assets.provenance.build import build, files_of, ingest
+from feedback_assets.provenance.build import build, files_of, ingest, scratch
 from feedback_assets.provenance.export import write_exports
 from feedback_assets.provenance.recipe import Recipe, as_policy, commit_of, commits_of, has_parts, recipe
 from feedback_assets.provenance.release import Release, folder
@@ -104,7 +101,7 @@ def replay(store: LocalStore, release: Release, policy_folder: Path | None = Non
         policy = as_policy(made.policy)
     except FeedbackError as error:
         raise FeedbackError(f"release {release.id[:16]} cannot be replayed by today's code: {error}") from None
-    with _scratch(store) as overlay:
+    with scratch(store, forgetful=True) as overlay:
         how, sentence, ingested = _intake(overlay, release, made, policy, policy_folder)
         project, stages = build(overlay, made, ingested, policy_folder, "training_set")
         compared = tuple(_compared(store, release, project, stages))
@@ -116,16 +113,6 @@ def replay(store: LocalStore, release: Release, policy_folder: Path | None = Non
         if name != "git" and made.environment.get(name) != now.get(name)
     }
     return Replay(release.id, compared, how, sentence, made.environment.get("git"), now.get("git"), unlike)
-
-
-@contextmanager
-def _scratch(store: LocalStore) -> Iterator[Overlay]:
-    """An overlay that remembers nothing and is gone afterwards: on the store's disk, unless that is read-only."""
-    place = store.root / "tmp"
-    if os.access(store.root, os.W_OK):
-        place.mkdir(exist_ok=True)
-    with TemporaryDirectory(prefix="replay-", dir=place if os.access(place, os.W_OK) else None) as root:
-        yield Overlay(store, Path(root), forgetful=True)
 
 
 def _intake(
