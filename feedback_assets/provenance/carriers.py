@@ -88,9 +88,9 @@ def _steps(meter: Metric, good: Building, bad: Building) -> list[Step]:
     steps: list[Step] = []
     before = 0.0
     for name in (name for name in good.commits if name != "guidelines"):
-        values = [_value(meter, build.rows(name)) for build in (good, bad)]
-        difference = 0.0 if values[0] is None or values[1] is None else values[1] - values[0]
-        steps.append(Step(name, *values, difference - before))
+        was, now = (_value(meter, build.rows(name)) for build in (good, bad))
+        difference = 0.0 if was is None or now is None else now - was
+        steps.append(Step(name, was, now, difference - before))
         before = difference
     return steps
 

@@ -162,8 +162,8 @@ def _batches(unlikes: Iterable[Difference]) -> list[Change]:
     found = []
     for unlike in unlikes:
         if unlike.path[-1] == ORDER:
-            names = [[name.split("\0")[1] for name in side] for side in (unlike.before, unlike.after)]
-            found.append(Change("order of arrival", "batch", "ingested", *names, _at(unlike)))
+            was, now = ([name.split("\0")[1] for name in side] for side in (unlike.before, unlike.after))
+            found.append(Change("order of arrival", "batch", "ingested", was, now, _at(unlike)))
         else:
             source, batch, _ = unlike.path[1].split("\0")
             by_name.setdefault((source, batch), []).append(unlike)

@@ -87,11 +87,11 @@ def _drift(
     if all(has_parts(overlay, commit.snapshot, "rows") for commit in (was, now)):
         monitoring = after.content["policy"]["monitoring"]
         weight = stage(now.asset).weight
-        profiles = []
-        for commit in (was, now):
-            table = commit.snapshot.tables["rows"]
-            profiles.append(profile_of(overlay, table, scan(overlay, table), weight, monitoring["columns"]))
-        found = transformation_drift(*profiles, Limits.model_validate(monitoring["limits"]))
+        tables = [commit.snapshot.tables["rows"] for commit in (was, now)]
+        first, second = (
+            profile_of(overlay, table, scan(overlay, table), weight, monitoring["columns"]) for table in tables
+        )
+        found = transformation_drift(first, second, Limits.model_validate(monitoring["limits"]))
         keys = ("column", "verdict", "psi", "kl", "kl_reversed", "ks", "ks_location")
         return [{key: entry.as_json().get(key) for key in keys} for entry in found]
     untold.append(f"how the distributions of {now.asset} differ: parts of it are gone")

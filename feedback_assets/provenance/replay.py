@@ -71,7 +71,8 @@ class Replay:
     @property
     def verdict(self) -> Verdict:
         """The worst of all stages."""
-        return max((stage.verdict or "different" for stage in self.stages), key=SEVERITY.index)
+        found: list[Verdict] = [stage.verdict or "different" for stage in self.stages]
+        return max(found, key=SEVERITY.index)
 
     @property
     def first(self) -> Replayed | None:
