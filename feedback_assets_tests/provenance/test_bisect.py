@@ -12,7 +12,7 @@ from feedback_assets.cli.main import main
 from feedback_assets.errors import FeedbackError
 from feedback_assets.provenance.bisect import Bisected, bisect
 from feedback_assets.snapshots.store import LocalStore
-from feedback_assets_tests.provenance.conftest import FLIPPED, edited_policy, history, release_of
+from feedback_assets_tests.provenance.conftest import FLIPPED, history, release_of
 
 BATCH = f"batch arena/{FLIPPED}"
 GUIDELINE, RULE = "guideline helpfulness 1.1.0", "filtered.rules/no-guideline"
@@ -79,38 +79,25 @@ def test_a_metric_that_did_not_move_has_nothing_to_find(project: Path) -> None:
     assert found.sentence == "MAX(score) is 5 in both releases: nothing moved it"
 
 
-def test_code_is_named_where_only_code_remains(by_other_code: Path) -> None:
-    found = search(by_other_code, "effective-sample-size")
-    assert ids(found) == []
-    assert found.bad["recorded"] != found.bad["rebuilt"] == found.good["rebuilt"]
-    assert found.sentence is not None
-    assert "code of reweighted" in found.sentence
-
-
 def test_a_threshold_that_does_not_lie_between_is_refused(project: Path) -> None:
     with pytest.raises(FeedbackError, match="--threshold 7 does not lie between"):
         search(project, "chosen-longer", threshold=7)
 
 
-def test_what_cannot_be_built_is_unresolved_and_the_search_goes_on(project: Path, monkeypatch) -> None:
-    """A rule whose column a new mapping brings: one is nothing without the other."""
-    from feedback_assets.materialize.project import Project
-    from feedback_assets.orchestration.run import run
-
-    monkeypatch.setenv("DAGSTER_HOME", "")
-
-    def edit(policy: dict) -> None:
-        target = {"id": "aspect", "version": 1, "reason": "why", "column": "aspect", "shares": {"tone": 0.5}}
-        policy["upsampled"]["targets"].append(target)
-        policy["ingested"]["sources"][0]["columns"]["aspect"] = "CASE choice WHEN 'left' THEN 'tone' ELSE 'facts' END"
-        policy["filtered"]["rules"][-1] |= {"version": 2, "drop_when": "aspect = 'tone' AND position > 99"}
-
-    edited_policy(project, edit)
-    ran = run(Project.open(project / "policy.yaml", project / "store"))
-    assert ran.problems == []
-    found = search(project, "SUM(copies)", good=2, bad=3)
-    assert "ingested.sources/arena.columns.aspect" in ids(found)
-    assert "upsampled.targets/aspect" in ids(found)
+def test_what_cannot_be_built_is_unresolved_and_the_search_goes_on(project: Path) -> None:
+    """A target over the column of a factor, which is not there without the factor."""
+    good = release_of(project, 1)
+    policy = json.loads(json.dumps(good.content["policy"]))
+    about = {"id": "tone", "version": 1, "reason": "why"}
+    policy["reweighted"]["factors"].append({**about, "kind": "origin_discount", "origins": {"model:birch-*": 0.5}})
+    policy["upsampled"]["targets"].append({**about, "column": "w_tone", "shares": {"0.5": 0.9}, "max_copies": 30})
+    bad = dataclasses.replace(good, content={**good.content, "policy": policy})
+    found = bisect(LocalStore(project / "store"), (good, bad), "SUM(copies)", folder=project)
+    assert ids(found) == ["reweighted.factors/tone", "upsampled.targets/tone"]
+    (alone,) = (trial for trial in found.trials if trial.changes == ("upsampled.targets/tone",))
+    assert alone.outcome == "unresolved"
+    assert alone.problem is not None
+    assert "there is no column 'w_tone'" in alone.problem
 
 
 def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -129,11 +116,10 @@ def test_on_the_command_line(project: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert (code, err) == (0, "")
     for said in ("These changes together move it", GUIDELINE, RULE, "+ effective_from: 2026-08-20", "filtered"):
         assert said in out
-    code, out, _ = call(monkeypatch, capfd, *words, "--metric", THUMBS, "--json")
+    code, out, _ = call(monkeypatch, capfd, *words, "--metric", "MAX(score)", "--json")
     told = json.loads(out)
-    assert (code, [change["id"] for change in told["found"]]) == (0, [GUIDELINE, RULE])
-    assert told["builds"] == len(told["trials"]) + 2
-    assert call(monkeypatch, capfd, *words, "--metric", "MAX(score)")[0] == 1
+    assert (code, told["found"], told["builds"]) == (1, [], 2)
+    assert told["candidates"] == [BATCH, GUIDELINE, RULE]
     code, out, err = call(monkeypatch, capfd, *words, "--metric", "SUM(nowhere)")
     assert (code, out) == (2, "")
     assert err.startswith("feedback-assets: --metric SUM(nowhere): ")

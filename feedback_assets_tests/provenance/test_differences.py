@@ -1,0 +1,91 @@
+"""Two releases beside each other: causes first, then what they did, also when only the manifests are left."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from feedback_assets.provenance.changes import changes, hybrid, tree_of
+from feedback_assets.provenance.differences import diff
+from feedback_assets.provenance.recipe import recipe
+from feedback_assets.provenance.release import annotations_of
+from feedback_assets.snapshots.store import LocalStore
+from feedback_assets_tests.provenance.conftest import FLIPPED, history, release_of
+
+CAUSES = [f"batch arena/{FLIPPED}", "guideline helpfulness 1.1.0", "filtered.rules/no-guideline"]
+
+
+def compare(folder: Path) -> dict[str, Any]:
+    store = LocalStore(folder / "store")
+    return json.loads(json.dumps(diff(store, release_of(folder, 1), release_of(folder, 2)), allow_nan=False))
+
+
+def test_causes_come_first_each_as_a_diff_then_effects_with_what_did_them(project: Path) -> None:
+    before = history(project)
+    found = compare(project)
+    assert [cause["id"] for cause in found["causes"]] == CAUSES
+    assert [cause["what"] for cause in found["causes"]] == ["added", "changed", "added"]
+    assert found["causes"][1]["lines"][2:] == [
+        "- effective_from: 2026-08-12T00:00:00.000000+00:00",
+        "+ effective_from: 2026-08-20T00:00:00.000000+00:00",
+    ]
+    stages = {stage["stage"]: stage for stage in found["stages"]}
+    (rule,) = (fate for fate in stages["filtered"]["fates"] if fate["rule"] == "no-guideline")
+    assert (rule["before"], rule["rule_version"]) == (0, 1)
+    drift = {entry["column"]: entry for entry in stages["guideline_joined"]["drift"]}
+    assert drift["guideline"]["psi"] > 0.1 > drift["language"]["psi"]
+    assert drift["response_chars"]["ks"] is not None
+    store = LocalStore(project / "store")
+    index = [annotations_of(store, release_of(project, number)).collect() for number in (1, 2)]
+    came = index[1].join(index[0], on="row_id", how="anti")
+    both = index[0].join(index[1], on="row_id", suffix="_after")
+    rows = found["rows"]
+    assert rows["came"] == came.height == came.filter(pl.col("batch") == FLIPPED).height
+    assert rows["changed_weight"] == both.filter(pl.col("training_weight") != pl.col("training_weight_after")).height
+    moved = {(entry["what"], entry["became"]): entry for entry in rows["moved"]}
+    assert moved["came", f"in arena/{FLIPPED}"]["rows"] == came.height
+    assert moved["came", f"in arena/{FLIPPED}"]["cause"] == CAUSES[0]
+    gone = moved["went", "dropped: no-guideline v1"]
+    assert (gone["rows"], gone["cause"]) == (rule["after"], CAUSES[2])
+    assert sum(entry["rows"] for entry in rows["moved"] if entry["what"] == "went") == rows["went"]
+    assert found["untold"] == []
+    assert history(project) == before
+
+
+def test_what_the_manifests_hold_is_told_when_the_parts_are_gone(project: Path) -> None:
+    whole = compare(project)
+    shutil.rmtree(project / "store" / "parts")
+    found = compare(project)
+    assert found["causes"] == whole["causes"]
+    assert {key: found["rows"][key] for key in ("came", "went")} == {
+        key: whole["rows"][key] for key in ("came", "went")
+    }
+    assert found["rows"]["moved"] is None
+    category = [
+        next(entry for entry in told["stages"][-1]["drift"] if entry["column"] == "category") for told in (found, whole)
+    ]
+    assert abs(category[0]["psi"] - category[1]["psi"]) < 1e-6
+    assert (
+        "what each record that came, went or changed weight owes that to: parts of a release are gone"
+        in found["untold"]
+    )
+    assert "how the distributions of filtered differ: parts of it are gone" in found["untold"]
+
+
+def test_a_release_differs_from_itself_in_nothing(project: Path) -> None:
+    store = LocalStore(project / "store")
+    found = diff(store, release_of(project, 1), release_of(project, 1))
+    assert found["causes"] == []
+    assert all(stage["same"] for stage in found["stages"])
+    assert (found["rows"]["came"], found["rows"]["went"], found["rows"]["changed_weight"]) == (0, 0, 0)
+
+
+def test_with_all_changes_a_hybrid_is_the_other_release(project: Path) -> None:
+    store = LocalStore(project / "store")
+    before, after = (recipe(store, release_of(project, number)) for number in (1, 2))
+    found = changes(before, after)
+    assert tree_of(hybrid(before, after, found)) == tree_of(after)
+    assert tree_of(hybrid(before, after, [])) == tree_of(before)
+    assert hybrid(before, after, found).arrivals == after.arrivals
