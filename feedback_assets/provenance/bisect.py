@@ -84,6 +84,11 @@ class Hybrids:
     def __init__(self, store: LocalStore, releases: tuple[Release, Release], folder: Path | None) -> None:
         self.store = Overlay(store, store.root / HYBRIDS)
         self.folder, self.releases = folder, releases
+        for release in releases:
+            try:
+                as_policy(release.content["policy"])
+            except FeedbackError as error:
+                raise FeedbackError(f"release {release.id[:16]} cannot be rebuilt by today's code: {error}") from None
         self.recipes = (recipe(store, releases[0]), recipe(store, releases[1]))
         before, after = self.recipes
         self.all = changes(before, after)

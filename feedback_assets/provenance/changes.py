@@ -10,7 +10,6 @@ from feedback_assets.provenance.tree import ABSENT, ORDER, Difference, Path, dif
 from feedback_assets.sources.place import Place
 
 Kind = Literal["batch", "guideline", "policy", "code", "environment"]
-KINDS: tuple[Kind, ...] = ("batch", "guideline", "policy", "code", "environment")
 ONLY_CHECKED = ("max_quarantined_share", "lost_batches")
 """Keys of `ingested` that decide whether a release is made, and not what is in it."""
 ABOUT = frozenset(["version", "reason"])
@@ -107,7 +106,7 @@ def tree_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def changes(before: Recipe, after: Recipe) -> list[Change]:
-    """All changes, in the order of KINDS and of the pipeline.
+    """All changes: batches, guidelines, the policy in the order of the pipeline, code, environment.
 
     Where the batches of one side are not known, there is none of them.
     """
