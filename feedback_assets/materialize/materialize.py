@@ -259,14 +259,19 @@ def _remembered(project: Project, entry: Stage, section: Section, key: str, besi
     came = project.held.rows(primary).collect()
     output: Output = entry.function(replace(beside, rows=came.lazy()), section, project.engine)
     rows = _in_order(output.rows)
-    made = write_rows(project.store, rows, came, primary)
+    writing = [
+        lambda: write_rows(project.store, rows, came, primary),
+        lambda: write_fates(project.store, output.fates, came, primary),
+    ]
+    made, told = each(lambda write: write(), writing)
     if entry.scope == "whole":
         project.held.keep(made, rows)
+        project.held.keep(told, output.fates)
     snapshot = Snapshot(
         entry.name,
         {
             "rows": made,
-            "fates": write_fates(project.store, output.fates, came, primary),
+            "fates": told,
             **{name: write_table(project.store, table) for name, table in output.tables.items()},
         },
         output.facts,
