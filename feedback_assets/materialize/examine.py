@@ -205,7 +205,7 @@ def _signals(
     project: Project, examined: Examined, monitoring: Monitoring, required: dict[str, Required]
 ) -> tuple[dict[str, Any], list[CheckResult]]:
     store, stage, table = project.store, examined.stage, examined.after.tables["rows"]
-    fates = scan(store, examined.after.tables["fates"]).collect()
+    fates = project.held.rows(examined.after.tables["fates"]).collect()
     after = project.held.rows(table)
     seen = profile_of(store, table, after, stage.weight, monitoring.columns)
     found: dict[str, Any] = {
@@ -220,9 +220,10 @@ def _signals(
         results.append(_quarantined_batches(batches, required["quarantined_batches"]))
         return found, results
     came = examined.before.tables["rows"]
-    before = profile_of(store, came, scan(store, came), examined.weight_before, monitoring.columns)
-    lost = lost_of(store, came, fates, LOST)
-    ids = scan(store, came).select("row_id")
+    arrived = project.held.rows(came)
+    before = profile_of(store, came, arrived, examined.weight_before, monitoring.columns)
+    lost = lost_of(arrived, fates, LOST)
+    ids = arrived.select("row_id")
     stands = after.select([name for name in ("row_id", "copy_index", "parents") if name in table.schema])
     results.append(conservation(ids.unique() if "copy_index" in came.schema else ids, stands, fates))
     drifts = transformation_drift(before, seen, monitoring.limits)

@@ -25,7 +25,6 @@ from feedback_assets.snapshots.snapshot import (
     Snapshot,
     Table,
     joined,
-    scan,
     scan_part,
     write_fates,
     write_rows,
@@ -165,7 +164,7 @@ def content_parts(project: Project, ingested: Commit) -> tuple[ContentPart, ...]
 
 def rows(project: Project, commit: Commit) -> pl.LazyFrame:
     """The rows of a commit."""
-    return scan(project.store, commit.snapshot.tables["rows"])
+    return project.held.rows(commit.snapshot.tables["rows"])
 
 
 @cache
@@ -235,9 +234,9 @@ def _prefix(
         done.append(known)
     new = primary.parts[len(done) :]
     if new:
-        came = scan(project.store, Table(primary.schema, new)).collect()
+        came = project.held.rows(Table(primary.schema, new)).collect()
         earlier = Table(primary.schema, primary.parts[: len(done)])
-        inputs = Inputs(came.lazy(), others, earlier=scan(project.store, earlier) if earlier.parts else None)
+        inputs = Inputs(came.lazy(), others, earlier=project.held.rows(earlier) if earlier.parts else None)
         output = entry.function(inputs, section, project.engine)
         starts = [sum(part.rows for part in new[:place]) for place in range(len(new))]
 
@@ -265,14 +264,19 @@ def _remembered(project: Project, entry: Stage, section: Section, key: str, besi
     came = project.held.rows(primary).collect()
     output: Output = entry.function(replace(beside, rows=came.lazy()), section, project.engine)
     rows = _in_order(output.rows)
-    made = write_rows(project.store, rows, came, primary)
+    writing = [
+        lambda: write_rows(project.store, rows, came, primary),
+        lambda: write_fates(project.store, output.fates, came, primary),
+    ]
+    made, told = each(lambda write: write(), writing)
     if entry.scope == "whole":
         project.held.keep(made, rows)
+        project.held.keep(told, output.fates)
     snapshot = Snapshot(
         entry.name,
         {
             "rows": made,
-            "fates": write_fates(project.store, output.fates, came, primary),
+            "fates": told,
             **{name: write_table(project.store, table) for name, table in output.tables.items()},
         },
         output.facts,
@@ -306,7 +310,7 @@ def _counted(project: Project, snapshot: Snapshot) -> list[dict[str, Any]]:
     if "fates" not in snapshot.tables:
         return []
     return (
-        scan(project.store, snapshot.tables["fates"])
+        project.held.rows(snapshot.tables["fates"])
         .group_by("fate", "rule", "rule_version")
         .len("rows")
         .sort("fate", "rule", "rule_version", nulls_last=True)

@@ -55,12 +55,11 @@ def _kept(store: LocalStore, key: str, found: Profile) -> Profile:
     return found
 
 
-def lost_of(store: LocalStore, before: Table, fates: pl.DataFrame, lost: Sequence[str]) -> Profile | None:
-    """The profile of the rows of `before` whose fate is among `lost`, by group; None if there is none."""
+def lost_of(rows: pl.LazyFrame, fates: pl.DataFrame, lost: Sequence[str]) -> Profile | None:
+    """The profile of those of `rows` whose fate is among `lost`, by group; None if there is none."""
     gone = fates.filter(pl.col("fate").is_in(lost)).get_column("row_id")
     if not gone.len():
         return None
-    rows = scan(store, before)
-    if "copy_index" in before.schema:
+    if "copy_index" in rows.collect_schema():
         rows = rows.filter(pl.col("copy_index") == 0).drop("copy_index")
     return signal_of(rows.filter(pl.col("row_id").is_in(gone.implode())))

@@ -4,32 +4,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import polars as pl
-
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest
 from feedback_assets.engine.local import LocalEngine
 from feedback_assets.materialize.commit import Commits
 from feedback_assets.pipeline import Policy, load_policy, stage
-from feedback_assets.snapshots.snapshot import Memo, Table, scan
+from feedback_assets.snapshots.held import Held
+from feedback_assets.snapshots.snapshot import Memo
 from feedback_assets.snapshots.store import LocalStore
-
-
-class Held:
-    """The rows of the snapshot that was made last, still in memory: the next stage reads them, and so do its checks."""
-
-    def __init__(self, store: LocalStore) -> None:
-        self.store = store
-        self._table: Table | None = None
-        self._rows: pl.DataFrame | None = None
-
-    def keep(self, table: Table, rows: pl.DataFrame) -> None:
-        """Hold the rows of `table` instead of those held so far."""
-        self._table, self._rows = table, rows
-
-    def rows(self, table: Table) -> pl.LazyFrame:
-        """The rows of `table`, from memory or from the store."""
-        return self._rows.lazy() if self._rows is not None and table == self._table else scan(self.store, table)
 
 
 @dataclass(frozen=True)
@@ -57,8 +39,8 @@ class Project:
         return self.path.parent
 
     @cached_property
-    def held(self) -> "Held":
-        """The rows that were made last."""
+    def held(self) -> Held:
+        """The tables that were read or made last."""
         return Held(self.store)
 
     @cached_property

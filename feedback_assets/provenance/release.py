@@ -7,6 +7,7 @@ identical id. `circumstances` says when, where and in which files.
 import base64
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,9 +104,12 @@ def release(
 def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, now: datetime) -> Release:
     """Write manifest, annotations and exports of a commit of `training_set`; put last is the entry that lists it."""
     commits = chain(project, {"training_set": commit})
-    exports, written = write_exports(project, commits)
-    annotations = _annotations(project, commit)
-    index = rows(project, commit).select(ANNOTATION).collect()
+    with ThreadPoolExecutor(1) as beside:
+        exporting = beside.submit(write_exports, project, commits)
+        annotations = _annotations(project, commit)
+        index = rows(project, commit).select(ANNOTATION).collect()
+        index_fingerprint = fingerprint(index)
+        exports, written = exporting.result()
     content = {
         "format": FORMAT,
         "project": project.policy.project,
@@ -116,7 +120,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
             "index": {
                 "rows": index.height,
                 "schema": list(schema_of(index).items()),
-                "fingerprint": fingerprint(index),
+                "fingerprint": index_fingerprint,
             },
         },
         "guidelines": _guidelines(project, commits["guidelines"]),

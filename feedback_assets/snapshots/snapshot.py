@@ -207,6 +207,7 @@ def write_rows(store: LocalStore, rows: pl.DataFrame, came: pl.DataFrame, before
     stands = _standing(firsts, came)
     names = [name for name in came.columns if name in rows.columns]
     added = [name for name in rows.columns if name not in names]
+    arrived, left_over, new = came.select(names), firsts.select(names), firsts.select(added)
     pieces: list[tuple[Part, int, int]] = []
     start = placed = 0
     for part in before.parts:
@@ -216,13 +217,12 @@ def write_rows(store: LocalStore, rows: pl.DataFrame, came: pl.DataFrame, before
     def written(piece: tuple[Part, int, int]) -> Part | None:
         part, at, to = piece
         stand = stands.slice(at, part.rows)
-        theirs = came.slice(at, part.rows).select(names)
-        mine = firsts.slice(to, int(stand.sum()))
-        if not mine.select(names).equals(theirs if stand.all() else theirs.filter(stand)):
+        theirs, mine = arrived.slice(at, part.rows), left_over.slice(to, int(stand.sum()))
+        if not mine.equals(theirs if stand.all() else theirs.filter(stand)):
             return None
-        files = part.files if stand.all() else (_shortened(store, mine.select(names), part, stand),)
+        files = part.files if stand.all() else (_shortened(store, mine, part, stand),)
         if added:
-            files = (*files, _write_file(store, mine.select(added)))
+            files = (*files, _write_file(store, new.slice(to, mine.height)))
         return Part(mine.height, files, part.arrivals or _arrivals(mine))
 
     left = [piece for piece in pieces if stands.slice(piece[1], piece[0].rows).any()]
@@ -277,15 +277,16 @@ def _shortened(store: LocalStore, left: pl.DataFrame, part: Part, stand: pl.Seri
 def scan(store: LocalStore, table: Table) -> pl.LazyFrame:
     """Read a table lazily, its parts in order."""
     runs = [list(run) for _, run in groupby(table.parts, key=lambda part: [file.columns for file in part.files])]
-    return pl.concat([_side_by_side(store, run).select(list(table.schema)) for run in runs])
+    return pl.concat([side_by_side(store, run).select(list(table.schema)) for run in runs])
 
 
 def scan_part(store: LocalStore, part: Part) -> pl.LazyFrame:
     """Read one part lazily, with all columns of its files."""
-    return _side_by_side(store, [part])
+    return side_by_side(store, [part])
 
 
-def _side_by_side(store: LocalStore, parts: Sequence[Part]) -> pl.LazyFrame:
+def side_by_side(store: LocalStore, parts: Sequence[Part]) -> pl.LazyFrame:
+    """Read parts whose files have the same columns, in one scan a column of files."""
     files = zip(*(part.files for part in parts), strict=True)
     beside = [pl.scan_parquet([store.uri(file.key) for file in column], glob=False) for column in files]
     return beside[0] if len(beside) == 1 else pl.concat(beside, how="horizontal")

@@ -87,12 +87,15 @@ class ColumnMapping(Section):
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, value: str | None) -> str | None:
-        from zoneinfo import available_timezones
+        from zoneinfo import ZoneInfo, available_timezones
 
-        zones = available_timezones()
-        if value is not None and value not in zones:
-            close = get_close_matches(value, zones, n=1)
-            raise ValueError(f"{value!r} is no IANA time zone" + (f"; did you mean {close[0]!r}?" if close else ""))
+        try:
+            if value is not None:
+                ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            close = get_close_matches(value, available_timezones(), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{value!r} is no IANA time zone{hint}") from None
         return value
 
 

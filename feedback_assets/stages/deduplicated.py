@@ -283,9 +283,8 @@ def _near_duplicate_items(
 def _clustered(rows: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     members = _components(edges.get_column("one"), edges.get_column("two"))
     clusters = members.with_columns(cluster_id=pl.col("name").min().over("component")).drop("component")
-    return rows.join(clusters, left_on="item_id", right_on="name", how="left", maintain_order="left").with_columns(
-        pl.coalesce("cluster_id", "item_id").alias("cluster_id")
-    )
+    found = rows.select("item_id").join(clusters, left_on="item_id", right_on="name", how="left", maintain_order="left")
+    return rows.hstack(found.select(cluster_id=pl.coalesce("cluster_id", "item_id")))
 
 
 def _split(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:

@@ -99,13 +99,15 @@ def _views(
     content: Sequence[ContentPart], texts: pl.DataFrame, compared: Sequence[pl.DataFrame]
 ) -> tuple[list[ContentPart], list[pl.DataFrame]]:
     """For each step that has candidates: the rows of text they need, from its part and those before it."""
-    first = texts.with_row_index("at").unique("text", keep="first", maintain_order=True)
+    asked = pl.concat([frame.get_column(side).alias("text") for frame in compared for side in ("one", "two")])
+    first = texts.filter(pl.col("text").is_in(asked.unique().implode()))
+    first = first.unique("text", keep="first", maintain_order=True)
     views, positions = [], []
     for step, frame in enumerate(compared):
         if frame.is_empty():
             continue
         wanted = pl.concat([frame.get_column("one"), frame.get_column("two").alias("one")]).unique()
-        needed = first.filter(pl.col("text").is_in(wanted.implode())).drop("at").with_row_index("at")
+        needed = first.filter(pl.col("text").is_in(wanted.implode())).with_row_index("at")
         at = needed.select("text", "at")
         rows = dict(needed.group_by("content_part").agg("content_row").iter_rows())
         views.append(
@@ -162,14 +164,16 @@ def candidates(
     ).unique("text", keep="first", maintain_order=True)
     members = signed.explode("keys")
     if earlier:
-        history = pl.concat(earlier).filter(pl.col("keys").is_not_null())
-        texts = history.select("text").collect().to_series()
+        history = pl.concat(earlier).filter(pl.col("keys").is_not_null()).collect()
+        texts = history.get_column("text")
         members = members.filter(~pl.col("text").is_in(texts.implode()))
-        wanted = members.get_column("keys").unique().implode()
-        old = history.with_row_index("at").explode("keys").filter(pl.col("keys").is_in(wanted)).collect()
-        firsts = texts.is_first_distinct()
-        old = old.filter(firsts.gather(old.get_column("at"))).drop("at")
-        members = pl.concat([old.with_columns(step=pl.lit(-1, pl.Int64)), members])
+        # Every text has as many keys as there are bands, so that a key's place tells its text.
+        keys = history.get_column("keys").explode()
+        place = keys.is_in(members.get_column("keys").unique().implode()).arg_true()
+        text = place // parameters["bands"]
+        met = pl.DataFrame({"text": texts.gather(text), "keys": keys.gather(place)})
+        old = met.filter(texts.is_first_distinct().gather(text)).with_columns(step=pl.lit(-1, pl.Int64))
+        members = pl.concat([old, members])
     ordered = members.get_column("keys").sort()
     repeated = ordered.filter(ordered == ordered.shift()).unique().to_frame()
     members = members.join(repeated, on="keys", how="semi", maintain_order="left").sort("keys", maintain_order=True)

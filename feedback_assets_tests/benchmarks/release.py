@@ -118,6 +118,8 @@ def build(project_folder: Path) -> None:
     from feedback_assets.stages.near_duplicates import signatures
 
     _great_expectations()
+    import sqlglot  # noqa: F401
+
     one = pl.DataFrame(
         {"prompt": [[]], "response_a": ["a"], "response_b": ["b"], "extra": [None]}, schema=CONTENT_SCHEMA
     )

@@ -1,0 +1,73 @@
+"""Narrow tables in memory: files that a stage kept, and the next one reads again, are read once a process."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import accumulate, groupby
+from threading import Lock
+
+import polars as pl
+
+from feedback_assets.snapshots.snapshot import Part, Table, scan, side_by_side
+from feedback_assets.snapshots.store import LocalStore
+
+HELD_BYTES = 256 * 2**20  # of Parquet: about three million narrow rows; what is larger is scanned
+HELD_TABLES = 4
+
+
+class Held:
+    """Reads tables and keeps the files read last, so that a stage, its checks and the next stage share them."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self.store = store
+        self._files: OrderedDict[str, tuple[int, pl.DataFrame]] = OrderedDict()
+        self._tables: OrderedDict[tuple[Part, ...], pl.DataFrame] = OrderedDict()
+        self._lock = Lock()
+
+    def keep(self, table: Table, rows: pl.DataFrame) -> None:
+        """Hold `rows`, which were written as `table`."""
+        if _bytes(table.parts) <= HELD_BYTES:
+            with self._lock:
+                self._keep(table.parts, rows)
+
+    def rows(self, table: Table) -> pl.LazyFrame:
+        """The rows of `table`, from memory where they fit."""
+        if _bytes(table.parts) > HELD_BYTES:
+            return scan(self.store, table)
+        with self._lock:
+            rows = self._tables.get(table.parts)
+            if rows is None:
+                self._read(table.parts)
+                rows = pl.concat([self._part(part).select(list(table.schema)) for part in table.parts], rechunk=False)
+            self._keep(table.parts, rows)
+        return rows.lazy().select(list(table.schema))
+
+    def _keep(self, parts: tuple[Part, ...], rows: pl.DataFrame) -> None:
+        self._tables[parts] = rows
+        self._tables.move_to_end(parts)
+        while len(self._tables) > HELD_TABLES:
+            self._tables.popitem(last=False)
+
+    def _part(self, part: Part) -> pl.DataFrame:
+        columns = [series for file in part.files for series in self._files[file.digest][1].iter_columns()]
+        return pl.DataFrame(columns)
+
+    def _read(self, parts: Sequence[Part]) -> None:
+        """Read the files that are not held, those with the same columns in one scan."""
+        wanted = {file.digest: (file, part.rows) for part in parts for file in part.files}
+        missing = [entry for name, entry in wanted.items() if name not in self._files]
+        for _, run in groupby(sorted(missing, key=lambda entry: entry[0].columns), key=lambda entry: entry[0].columns):
+            listed = list(run)
+            frame = side_by_side(self.store, [Part(rows, (file,)) for file, rows in listed]).collect()
+            starts = [0, *accumulate(rows for _, rows in listed)]
+            for (file, rows), start in zip(listed, starts, strict=False):
+                self._files[file.digest] = (file.bytes, frame.slice(start, rows))
+        for name in wanted:
+            self._files.move_to_end(name)
+        held = sum(size for size, _ in self._files.values())
+        while held > HELD_BYTES:
+            name, (size, _) = self._files.popitem(last=False)
+            held -= size
+
+
+def _bytes(parts: Sequence[Part]) -> int:
+    return sum(file.bytes for part in parts for file in part.files)
