@@ -183,7 +183,9 @@ def find(store: LocalStore, name: str) -> Release:
         raise FeedbackError(f"{store.root}: no release yet; `feedback-assets run` makes one")
     if name == "latest":
         return read(store, known[-1]["id"])
-    ids = {entry["id"] for entry in known if entry["id"].startswith(name) or str(entry["number"]) == name}
+    # A number goes before ids that happen to begin with it.
+    ids = {entry["id"] for entry in known if str(entry["number"]) == name}
+    ids = ids or {entry["id"] for entry in known if entry["id"].startswith(name)}
     if len(ids) != 1:
         what = "no release" if not ids else f"{len(ids)} releases"
         raise FeedbackError(f"{what} {name!r} in {store.root}; `feedback-assets releases` lists them")
