@@ -10,7 +10,7 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import Sql, condition
 from feedback_assets.policy import Pinned
 
-DECIMALS = 9  # scores are compared to the billionth: 4.6 − 4.1 is less than .5 in binary
+DECIMALS = 9  # scores are compared to the billionth: .3 − .1 is less than .2 in binary
 ONE_JUDGE = (
     *("source", "prompt_id", "task", "aspect", "annotator_id", "annotator_kind"),
     *("guideline", "guideline_digest", "score_min", "score_max"),

@@ -58,7 +58,8 @@ def converted(inputs: Inputs, section: ConvertedSection, engine: Engine) -> Outp
     record's place and whatever else they differ in; the earlier start, the later end and the lesser confidence. Nobody
     was shown the two side by side: `shown_order` is unknown, and there is neither gold nor agreement on the item.
 
-    Added: `margin` (Float64, how far the two scores lie apart, in their unit; null for other rows).
+    Added: `conversion` (String, the id of what made the pair) and `margin` (Float64, how far the two scores lie apart,
+    in their unit); both null for other rows.
 
     A parent is "converted", or kept where all conversions that used it say so. One that could have become a pair and
     did not is kept, or dropped under the first conversion that says so. The table `texts` (TEXTS) says where the text
@@ -69,8 +70,8 @@ def converted(inputs: Inputs, section: ConvertedSection, engine: Engine) -> Outp
         FeedbackError: as `conversions.pairs` and `conversions.candidates`.
     """
     del engine
-    rows = inputs.rows.with_columns(margin=pl.lit(None, pl.Float64)).collect().with_row_index("at")
     none = pl.lit(None, pl.String)
+    rows = inputs.rows.with_columns(conversion=none, margin=pl.lit(None, pl.Float64)).collect().with_row_index("at")
     verdict = rows.select("at", "row_id", parent=pl.lit(False), converted=none, dropped=none)
     made = [rows.clear().drop("at")]
     facts: dict[str, Any] = {}
@@ -158,6 +159,7 @@ def _children(rows: pl.DataFrame, found: pl.DataFrame, conversion: Conversion) -
         "response_b_chars": b("response_a_chars"),
         **{name: a(name) for name in ("response_a_id", "origin_a", "response_a_chars", "content_part", "content_row")},
         **{name: pl.col(name) for name in ("label", "margin", "group_id")},
+        "conversion": pl.lit(conversion.id),
     }
     return both.select(
         *(
