@@ -35,20 +35,8 @@ from feedback_assets.snapshots.store import LocalStore
 FORMAT = "feedback_assets/release/1"
 GUIDED = ("source", "batch", "task", "guideline", "guideline_status", "guideline_digest")
 ANNOTATION = (
-    *(
-        "row_id",
-        "source",
-        "feedback_id",
-        "batch",
-        "arrival",
-        "line",
-        "revision",
-        "parents",
-        "kind",
-        "label",
-        "score",
-        "item_id",
-    ),
+    *("row_id", "source", "feedback_id", "batch", "arrival", "line", "revision", "kind", "label", "score", "item_id"),
+    "parents",
     *("annotator_id", "annotator_kind", "collected_at", "guideline", "guideline_status", "guideline_digest"),
     *(
         "annotator_agreement",
