@@ -16,6 +16,7 @@ from feedback_assets.provenance.release import annotations_of, release, training
 from feedback_assets.provenance.trace import trace
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets_tests import independent_reading as raw
+from feedback_assets_tests.sources import shapes
 
 NOW = datetime(2100, 1, 1, tzinfo=UTC)
 SOURCES = """
@@ -188,6 +189,57 @@ def test_without_conversions_the_stage_passes_on_what_came_and_writes_nothing(tm
     assert set((tmp_path / "store/parts").rglob("*.parquet")) == files
     assert commit.content["fates"] == [{"fate": "kept", "rule": None, "rule_version": None, "rows": 12}]
     assert not commit.failed
+
+
+ULTRAFEEDBACK = """
+ingested:
+  sources:
+    - { name: overall, path: data.jsonl, preset: ultrafeedback }
+    - name: honesty
+      path: data.jsonl
+      preset: ultrafeedback
+      quarantine_when: { not-rated: "TRY_CAST(each.annotations.honesty.\\"Rating\\" AS DOUBLE) IS NULL" }
+      columns: { aspect: "'honesty'", score: "TRY_CAST(each.annotations.honesty.\\"Rating\\" AS DOUBLE)" }
+  max_quarantined_share: 0.5
+guidelines: { path: null }
+converted:
+  conversions:
+    - id: better
+      version: 1
+      reason: half a point apart is a difference that a second look confirms
+      kind: ratings_to_pairs
+      where: aspect = 'overall'
+      margin: 0.5
+    - { id: honesty, version: 1, reason: same, kind: ratings_to_pairs, where: aspect = 'honesty', unpaired: drop }
+"""
+
+
+def test_completions_that_a_model_rated_by_aspect_become_pairs_within_their_instruction_and_aspect(tmp_path: Path):
+    shapes.as_jsonl(tmp_path, shapes.ULTRAFEEDBACK_RATED)
+    project = opened(tmp_path, ULTRAFEEDBACK)
+    asked = ("ingested", "guidelines", "guideline_joined", "converted")
+    commits = {name: materialize(project, name, run_id="r", now=NOW) for name in asked}
+    ingested = rows(project, commits["ingested"]).collect()
+    assert Counter(ingested["aspect"]) == {"overall": 8, "honesty": 5}
+    assert set(ingested["annotator_kind"]) == {"model"}
+    out = rows(project, commits["converted"]).filter(pl.col("conversion").is_not_null()).collect()
+    won = pl.when(pl.col("label") == "a").then("origin_a").otherwise("origin_b").str.strip_prefix("model:")
+    lost = pl.when(pl.col("label") == "a").then("origin_b").otherwise("origin_a").str.strip_prefix("model:")
+    found = out.select("line", won.alias("won"), lost.alias("lost"), "margin", "aspect", "annotator_kind")
+    alpaca, gpt, llama, starchat = "alpaca-7b", "gpt-4", "llama-2-7b-chat", "starchat"
+    assert sorted(found.filter(line=1).select("won", "lost", "margin").iter_rows()) == [
+        (gpt, alpaca, 3.75),
+        (gpt, llama, 0.5),
+        (gpt, starchat, 0.5),
+        (llama, alpaca, 3.25),
+        (starchat, alpaca, 3.25),
+    ]
+    assert set(found["aspect"]) == {"overall"}
+    assert set(found["annotator_kind"]) == {"model"}
+    told = {(fate["fate"], fate["rule"]): fate["rows"] for fate in commits["converted"].content["fates"]}
+    assert told == {("converted", "better"): 8, ("dropped", "honesty"): 5}
+    lost_all = [check["name"] for check in commits["converted"].checks if check["status"] == "failed"]
+    assert "loss_by_group" in lost_all, "a source of which nothing became a pair is a loss that stops the release"
 
 
 TULU = """
