@@ -44,6 +44,12 @@ def promises(section: ConvertedSection) -> list[Expectation]:
     return [
         Expectation("expect_column_values_to_be_unique", "no pair is made twice", {"column": "row_id"}),
         Expectation(
+            "expect_column_distinct_values_to_contain_set",
+            "each conversion made pairs",
+            {"column": "conversion", "value_set": [conversion.id for conversion in section.conversions]},
+            blocking=False,
+        ),
+        Expectation(
             "expect_column_values_to_be_between", "a margin is at least 0", {"column": "margin", "min_value": 0}
         ),
     ]

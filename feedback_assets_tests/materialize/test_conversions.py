@@ -238,8 +238,9 @@ def test_completions_that_a_model_rated_by_aspect_become_pairs_within_their_inst
     assert set(found["annotator_kind"]) == {"model"}
     told = {(fate["fate"], fate["rule"]): fate["rows"] for fate in commits["converted"].content["fates"]}
     assert told == {("converted", "better"): 8, ("dropped", "honesty"): 5}
-    lost_all = [check["name"] for check in commits["converted"].checks if check["status"] == "failed"]
-    assert "loss_by_group" in lost_all, "a source of which nothing became a pair is a loss that stops the release"
+    failed = {check["name"]: check["blocking"] for check in commits["converted"].checks if not check["passed"]}
+    assert failed["loss_by_group"], "a source of which nothing became a pair is a loss that stops the release"
+    assert failed["expect_column_distinct_values_to_contain_set__conversion"] is False, "honesty made none"
 
 
 TULU = """
