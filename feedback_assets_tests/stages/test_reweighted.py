@@ -209,6 +209,7 @@ def many(n: int = 400) -> pl.DataFrame:
                 "annotator_agreement": i % 13 / 13,
                 "annotator_agreement_n": i % 3,
                 "origin_a": "model:x" if i % 4 else "human",
+                "annotator_kind": ("human", "model", None)[i % 3],
                 **won("ab"[i % 3 == 0], i % 50, i * 3 % 50),
             }
             for i in range(n)
