@@ -14,6 +14,8 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import AfterValidator
 
+from feedback_assets.errors import FeedbackError
+
 LONGEST = 10_000
 """Characters that an expression may have: parsers recurse."""
 
@@ -101,6 +103,26 @@ def columns_of(text: str) -> tuple[str, ...]:
         ValueError: as `expression`.
     """
     return tuple(sorted(set(expression(text).meta.root_names())))
+
+
+def condition(text: str, rows: pl.DataFrame, where: str) -> pl.Expr:
+    """The expression that `text` says, true or false for each of `rows`; `where` names its place in the policy.
+
+    Raises:
+        FeedbackError: it reads a column that is not there, cannot be computed, or gives something else.
+    """
+    for column in columns_of(text):
+        if column not in rows.columns:
+            close = get_close_matches(column, rows.columns, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(rows.columns)}"
+            raise FeedbackError(f"{where} reads the column {column!r}, which is not there; {hint}")
+    try:
+        dtype = rows.clear().select(expression(text)).dtypes[0]
+    except pl.exceptions.PolarsError as error:
+        raise FeedbackError(f"{where} cannot be computed: {str(error).splitlines()[0]}") from None
+    if dtype not in (pl.Boolean, pl.Null):
+        raise FeedbackError(f"{where} gives {dtype}, not true or false; compare it with something")
+    return expression(text).cast(pl.Boolean)
 
 
 def _check_text(text: str, aggregates: frozenset[str] = frozenset()) -> None:

@@ -1,6 +1,6 @@
 """The whole path of the data, on one screen.
 
-batches → ingested → guideline_joined → filtered → deduplicated → reweighted → upsampled → training_set
+batches → ingested → guideline_joined → converted → filtered → deduplicated → reweighted → upsampled → training_set
             guidelines ─┘
 
 A new stage is one file in `stages/`, one line in STAGES and one in Policy.
@@ -15,6 +15,7 @@ from feedback_assets.policy import Loaded, Section, load
 from feedback_assets.signal.monitor import Monitoring
 from feedback_assets.sources.guidelines import GuidelinesSection
 from feedback_assets.stages import (
+    converted,
     deduplicated,
     filtered,
     guideline_joined,
@@ -24,6 +25,7 @@ from feedback_assets.stages import (
     training_set,
     upsampled,
 )
+from feedback_assets.stages.converted import ConvertedSection
 from feedback_assets.stages.deduplicated import DeduplicatedSection
 from feedback_assets.stages.filtered import FilteredSection
 from feedback_assets.stages.guideline_joined import GuidelineJoinedSection
@@ -37,6 +39,7 @@ STAGES: tuple[Stage, ...] = (
     ingested.STAGE,
     guidelines.STAGE,
     guideline_joined.STAGE,
+    converted.STAGE,
     filtered.STAGE,
     deduplicated.STAGE,
     reweighted.STAGE,
@@ -52,6 +55,7 @@ class Policy(Section):
     ingested: IngestedSection
     guidelines: GuidelinesSection = GuidelinesSection()
     guideline_joined: GuidelineJoinedSection = GuidelineJoinedSection()
+    converted: ConvertedSection = ConvertedSection()
     filtered: FilteredSection = FilteredSection()
     deduplicated: DeduplicatedSection = DeduplicatedSection()
     reweighted: ReweightedSection = ReweightedSection()

@@ -6,6 +6,9 @@ it lies in one place and the stages between intake and release move only ids, la
 
 What belongs together by nature is several records with one `group_id`: a ranking of k responses is k records of kind
 rating, each with one response and its rank or its points as `score`, a judgment by aspects one record an `aspect`.
+So they are kept at intake; that they become pairs is a decision, which the stage `converted` takes from the policy. A
+pair made there is a record of kind preference that names the two it was made of in `parents`: that of response a, then
+that of b.
 """
 
 from dataclasses import dataclass

@@ -28,7 +28,7 @@ from feedback_assets_tests import independent_reading as raw
 
 POLICIES = Path(__file__).parent / "policies"
 SETS = ("ukp", "mtbench", "tulu", "hh")
-AFTER_INTAKE = ("guideline_joined", "filtered", "deduplicated", "reweighted", "upsampled", "training_set")
+AFTER_INTAKE = tuple(stage.name for stage in STAGES if stage.name not in ("ingested", "guidelines"))
 THRESHOLD = 0.8
 SUSPECT = "w_e68e36446db2"
 PLACE = ["source", "batch", "line"]

@@ -12,7 +12,7 @@ STANDING = ("kept", "copied")
 """Fates of rows that stand in the output."""
 POINTING = ("merged", "redelivered", "superseded")
 """Fates that name another row in `into`."""
-GONE = ("dropped", "quarantined", "retracted", *POINTING)
+GONE = ("dropped", "quarantined", "retracted", "converted", *POINTING)
 
 DEFINITION = {
     "type": "conservation",
@@ -21,6 +21,7 @@ DEFINITION = {
         "no fate without a row",
         "a kept row stands once, a copied one as often as its fate says, any other not at all",
         "a row of the output came in, or names parents that came in",
+        "a converted row is named as a parent by a new row",
         "a merged, redelivered or superseded row names a row that is known, and no chain is merged",
     ],
 }
@@ -81,6 +82,8 @@ def conservation(input_ids: Frame, output: Frame, fates: Frame, *, name: str = "
     problems["are new and name no parents"] = new.join(children, on="row_id", how="anti")["row_id"]
     unknown = children.join(known, left_on="parent", right_on="row_id", how="anti")
     problems["are new and name a parent that did not come in"] = unknown["row_id"].unique()
+    changed = told.filter(fate == "converted")
+    problems["are converted into nothing"] = changed.join(parents, on="row_id", how="anti")["row_id"]
 
     pointing = told.filter(fate.is_in(POINTING))
     problems["name no row that they went into"] = _ids(pointing, pl.col("into").is_null())
@@ -107,7 +110,7 @@ def _plainly_conserved(input_ids: Frame, told: pl.DataFrame, output: Frame) -> b
     sound = (
         ((fate == "kept") & (copies == 1)) | ((fate == "copied") & (copies >= 1)) | (fate.is_in(GONE) & (copies == 0))
     )
-    if not told.select(sound.fill_null(value=False).all()).item():
+    if not told.select((sound & (fate != "converted")).fill_null(value=False).all()).item():
         return False
     due = told.select("fate", "copies", row=pl.col("row_id").hash(), into=pl.col("into").hash())
     came = input_ids.lazy().select(pl.col("row_id").hash()).collect().to_series()

@@ -318,7 +318,21 @@ def show_trace(traced: list[dict[str, Any]]) -> None:
             if added:
                 shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in added.items())
                 console.print(f"                    {shown}", style="dim")
+        for side, parent in zip("ab", entry["parents"], strict=False):
+            console.print(f"  response {side} from   {_relative(parent)}", soft_wrap=True)
+        for child in entry["children"]:
+            console.print(f"  became            {_relative(child)}", soft_wrap=True)
+        released = sum(child["in_release"] for child in entry["children"])
+        through = f"; {released} of the {len(entry['children'])} that it became are" if entry["children"] else ""
         console.print(
-            "  in the release" if entry["in_release"] else "  not in the release",
-            style="green" if entry["in_release"] else "yellow",
+            ("  in the release" if entry["in_release"] else "  not in the release") + through,
+            style="green" if entry["in_release"] or released else "yellow",
         )
+
+
+def _relative(entry: dict[str, Any]) -> str:
+    """A parent or child in one line: its name, what it says, and where its way ended."""
+    said = entry["label"] if entry["label"] is not None else f"score {entry['score']:g}"
+    rule = f": {entry['rule']} v{entry['rule_version']}" if entry["rule"] else ""
+    ended = "in the release" if entry["in_release"] else f"{entry['fate']}{rule} at {entry['stage']}"
+    return f"{entry['feedback_id']} ({entry['kind']}, {said})  {ended}"

@@ -30,7 +30,8 @@ from feedback_assets.snapshots.snapshot import (
     write_rows,
     write_table,
 )
-from feedback_assets.stages.stage import Inputs, Output, Stage
+from feedback_assets.stages.converted import with_texts_of_pairs
+from feedback_assets.stages.stage import Inputs, Output, Stage, kept
 from feedback_assets.threads import each
 
 _NOTHING = pl.LazyFrame()
@@ -154,12 +155,14 @@ def materialize(
     return project.commits.add(content, circumstances)
 
 
-def content_parts(project: Project, ingested: Commit) -> tuple[ContentPart, ...]:
-    """The text of a commit of `ingested`, part by part."""
-    return tuple(
+def content_parts(project: Project, ingested: Commit, converted: Commit | None = None) -> tuple[ContentPart, ...]:
+    """The text of a commit of `ingested`, part by part; with that of the pairs that `converted` made of its records."""
+    parts = tuple(
         ContentPart(part.fingerprint, part.rows, scan_part(project.store, part))
         for part in ingested.snapshot.tables["content"].parts
     )
+    texts = converted.snapshot.tables.get("texts") if converted is not None else None
+    return parts if texts is None else tuple(with_texts_of_pairs(parts, project.held.rows(texts).collect()))
 
 
 def rows(project: Project, commit: Commit) -> pl.LazyFrame:
@@ -190,10 +193,15 @@ def compute(project: Project, asset: str, inputs: Mapping[str, Commit]) -> Snaps
     """What a stage makes of the commits that it reads; remembered, and not committed."""
     entry, section = stage(asset), project.policy.section(asset)
     primary = inputs[entry.inputs[0]].snapshot.tables["rows"]
+    if entry.idle(section):
+        ids = project.held.rows(primary).select("row_id").collect()
+        passed_on = write_fates(project.store, kept(ids).collect(), ids, primary)
+        return Snapshot(entry.name, {"rows": primary, "fates": passed_on})
     others = {name: rows(project, inputs[name]) for name in entry.inputs[1:]}
     content = ()
     if entry.reads_content:
-        content = content_parts(project, chain(project, inputs)["ingested"])
+        behind = chain(project, inputs)
+        content = content_parts(project, behind["ingested"], behind.get("converted"))
     versions = {name: commit.data_version for name, commit in inputs.items()}
     code = project.code_version(entry.name)
     if entry.scope == "whole":

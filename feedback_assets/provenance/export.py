@@ -33,7 +33,7 @@ def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list
     """
     realise = project.policy.training_set.realise
     index = rows(project, commits["training_set"]).select(*INDEX, "copies", "training_weight", "content_part").collect()
-    parts = list(content_parts(project, commits["ingested"]))
+    parts = list(content_parts(project, commits["ingested"], commits.get("converted")))
     described: list[dict[str, Any]] = []
     written: Written = []
     for export in project.policy.training_set.exports:

@@ -37,6 +37,7 @@ FORMAT = "feedback_assets/release/1"
 GUIDED = ("source", "batch", "task", "guideline", "guideline_status", "guideline_digest")
 ANNOTATION = (
     *("row_id", "source", "feedback_id", "batch", "arrival", "line", "revision", "kind", "label", "score", "item_id"),
+    "parents",
     *("annotator_id", "annotator_kind", "collected_at", "guideline", "guideline_status", "guideline_digest"),
     *(
         "annotator_agreement",

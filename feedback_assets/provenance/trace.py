@@ -1,4 +1,7 @@
-"""What became of one annotation: through every stage its fate, the rule and its version, its weight by factor."""
+"""What became of one annotation: through every stage its fate, the rule and its version, its weight by factor.
+
+A record that became pairs leads to them, a pair to the two records it was made of, each with what became of it.
+"""
 
 from typing import Any
 
@@ -10,6 +13,7 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import chain
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
+from feedback_assets.record import SCHEMA
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.stages.ingested import PLACE
 
@@ -30,6 +34,8 @@ RECORD = (
 )
 GUIDELINE = ("guideline", "guideline_status", "guideline_digest", "annotator_agreement", "annotator_agreement_n")
 CLUSTER = ("cluster_id", "assigned_split")
+PAIR = ("parents", "conversion", "margin")
+RELATIVE = ("source", "feedback_id", "kind", "label", "score")
 
 
 def trace(project: Project, name: str, commits: dict[str, Commit] | None = None) -> list[dict[str, Any]]:
@@ -37,13 +43,15 @@ def trace(project: Project, name: str, commits: dict[str, Commit] | None = None)
 
     Args:
         project: policy and store.
-        name: a feedback_id, a row_id, or `<batch file>:<line>`: what could not be read as a record has no other name.
+        name: a feedback_id, a row_id, or `<batch file>:<line>`: what could not be read as a record has no other name;
+            of a pair the feedback_id is `<conversion>:<feedback_id of a>+<feedback_id of b>`.
         commits: the chain to look in; default: what stands behind the latest materializations.
 
     Returns:
         For each annotation: `row_id`, `record` (the columns that say what it is; None for one in quarantine),
-        `deliveries` (each arrival of it), `steps` (one a stage: fate, rule, version, into, what the stage added), and
-        `in_release`.
+        `deliveries` (each arrival of it), `steps` (one a stage: fate, rule, version, into, what the stage added),
+        `in_release`, and `parents` and `children` (each: row_id, feedback_id, kind, label, score, the stage, fate, rule
+        and version where its way ended, and in_release). A pair has no delivery; its first step is "made".
 
     Raises:
         FeedbackError: nothing is materialized, or no delivery has this name.
@@ -54,7 +62,9 @@ def trace(project: Project, name: str, commits: dict[str, Commit] | None = None)
     deliveries = _deliveries(project, commits["ingested"])
     here = rows.filter(pl.col("feedback_id") == name).select("row_id").collect()
     ids = _row_ids(deliveries, name) | set(here.get_column("row_id"))
-    if not ids:
+    made = _pairs(project, commits)
+    named = made.filter((pl.col("row_id") == name) | (pl.col("feedback_id") == name)).collect()
+    if not ids and named.is_empty():
         raise FeedbackError(
             f"no annotation {name!r} in {project.store.root}; name it by its source's feedback_id, by its row_id "
             "(32 characters), or as BATCH_FILE:LINE, the only name of a record that could not be read"
@@ -62,7 +72,8 @@ def trace(project: Project, name: str, commits: dict[str, Commit] | None = None)
     records = rows.filter(pl.col("row_id").is_in(sorted(ids))).select("row_id", *RECORD).collect().to_dicts()
     unread = sorted(ids - {record["row_id"] for record in records})
     return [
-        *[_followed(project, commits, record, deliveries) for record in records],
+        *[_followed(project, commits, record, _arrivals(record["row_id"], deliveries), made) for record in records],
+        *[_followed(project, commits, pair, [], made) for pair in named.select("row_id", *RECORD, *PAIR).to_dicts()],
         *[_quarantined(row_id, deliveries) for row_id in unread],
     ]
 
@@ -114,18 +125,37 @@ def _arrivals(row_id: str, deliveries: pl.LazyFrame) -> list[dict[str, Any]]:
 
 def _quarantined(row_id: str, deliveries: pl.LazyFrame) -> dict[str, Any]:
     arrived = _arrivals(row_id, deliveries)
-    return {"row_id": row_id, "record": None, "deliveries": arrived, "steps": [], "in_release": False}
+    none: dict[str, Any] = {"steps": [], "in_release": False, "parents": [], "children": []}
+    return {"row_id": row_id, "record": None, "deliveries": arrived, **none}
+
+
+def _pairs(project: Project, commits: dict[str, Commit]) -> pl.LazyFrame:
+    """The rows that `converted` made."""
+    commit = commits.get("converted")
+    if commit is None or "conversion" not in commit.snapshot.tables["rows"].schema:
+        return pl.LazyFrame(
+            schema={"row_id": pl.String, **{name: SCHEMA.get(name, pl.String) for name in (*RECORD, *PAIR)}}
+        )
+    return scan(project.store, commit.snapshot.tables["rows"]).filter(pl.col("conversion").is_not_null())
 
 
 def _followed(
-    project: Project, commits: dict[str, Commit], record: dict[str, Any], deliveries: pl.LazyFrame
+    project: Project,
+    commits: dict[str, Commit],
+    record: dict[str, Any],
+    deliveries: list[dict[str, Any]],
+    made: pl.LazyFrame,
 ) -> dict[str, Any]:
     row_id = record.pop("row_id")
+    parents: list[str] = record.pop("parents", [])
     steps = []
+    assets = [asset for asset in commits if asset not in ("ingested", "guidelines")]
     out = False
-    for asset, commit in commits.items():
-        if asset in ("ingested", "guidelines"):
-            continue
+    if parents:
+        assets = assets[assets.index("converted") :]
+        steps.append(_made(commits[assets.pop(0)], record["conversion"]))
+    for asset in assets:
+        commit = commits[asset]
         mine = scan(project.store, commit.snapshot.tables["fates"]).filter(pl.col("row_id") == row_id).collect()
         if not mine.height:
             break
@@ -140,14 +170,43 @@ def _followed(
                 "added": added,
             }
         )
-    released = bool(steps) and steps[-1]["stage"] == "training_set" and out
+    children = made.filter(pl.col("parents").list.contains(row_id)).select("row_id", *RELATIVE).collect()
+    ingested = scan(project.store, commits["ingested"].snapshot.tables["rows"])
+    made_of = ingested.filter(pl.col("row_id").is_in(parents)).select("row_id", *RELATIVE).collect()
     return {
         "row_id": row_id,
         "record": _plain(record),
-        "deliveries": _arrivals(row_id, deliveries),
+        "deliveries": deliveries,
         "steps": steps,
-        "in_release": released,
+        "in_release": bool(steps) and steps[-1]["stage"] == "training_set" and out,
+        "parents": _relatives(project, commits, made_of, parents),
+        "children": _relatives(project, commits, children.sort("feedback_id", "row_id")),
     }
+
+
+def _made(commit: Commit, conversion: str) -> dict[str, Any]:
+    """The first step of a pair."""
+    listed = {entry["id"]: entry["version"] for entry in commit.content["policy"]["conversions"]}
+    made = {"fate": "made", "rule": conversion, "rule_version": listed[conversion], "into": None, "copies": 1}
+    return {"stage": commit.asset, "code_version": commit.code_version, **made, "added": {}}
+
+
+def _relatives(
+    project: Project, commits: dict[str, Commit], rows: pl.DataFrame, order: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """Each of `rows` (row_id and RELATIVE), with the stage and fate at which its way ended."""
+    ended: dict[str, dict[str, Any]] = {}
+    for asset, commit in commits.items():
+        if asset in ("ingested", "guidelines") or rows.is_empty():
+            continue
+        fates = scan(project.store, commit.snapshot.tables["fates"])
+        here = fates.filter(pl.col("row_id").is_in(rows.get_column("row_id").implode())).collect()
+        for fate in here.iter_rows(named=True):
+            last = {key: fate[key] for key in ("fate", "rule", "rule_version", "into")}
+            in_release = asset == "training_set" and fate["fate"] == "kept"
+            ended[fate["row_id"]] = {"stage": asset, **last, "in_release": in_release}
+    found = {row["row_id"]: {**row, **ended.get(row["row_id"], {})} for row in rows.to_dicts()}
+    return [found[row_id] for row_id in order or found]
 
 
 def _added(project: Project, commit: Commit, row_id: str) -> dict[str, Any]:

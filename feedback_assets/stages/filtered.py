@@ -1,14 +1,12 @@
 """filtered: named, versioned rules drop rows; each dropped row names the first rule that dropped it."""
 
-from difflib import get_close_matches
 from typing import Annotated
 
 import polars as pl
 from pydantic import AfterValidator, Field
 
 from feedback_assets.engine.engine import Engine
-from feedback_assets.errors import FeedbackError
-from feedback_assets.expressions import Sql, columns_of, expression
+from feedback_assets.expressions import Sql, columns_of, condition
 from feedback_assets.policy import Pinned, Section, unique_ids
 from feedback_assets.record import CONTENT_SCHEMA
 from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, fates
@@ -46,10 +44,12 @@ def filtered(inputs: Inputs, section: FilteredSection, engine: Engine) -> Output
     del engine
     rows = inputs.rows.collect()
     asked = _with_text(rows, inputs, section)
-    _check_types(asked, section)
     verdicts = asked.select(
         pl.col("row_id"),
-        *(expression(rule.drop_when).alias(f"rule:{rule.id}") for rule in section.rules),
+        *(
+            condition(rule.drop_when, asked, f"filtered.rules: {rule.id}: drop_when").alias(f"rule:{rule.id}")
+            for rule in section.rules
+        ),
     )
     hits = [pl.col(f"rule:{rule.id}").fill_null(value=False) for rule in section.rules]
     first = pl.coalesce(
@@ -84,22 +84,6 @@ def filtered(inputs: Inputs, section: FilteredSection, engine: Engine) -> Output
     )
 
 
-def _check_types(rows: pl.DataFrame, section: FilteredSection) -> None:
-    for rule in section.rules:
-        where = f"filtered.rules: {rule.id}: drop_when"
-        for column in columns_of(rule.drop_when):
-            if column not in rows.columns:
-                close = get_close_matches(column, rows.columns, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(rows.columns)}"
-                raise FeedbackError(f"{where} reads the column {column!r}, which is not there; {hint}")
-        try:
-            dtype = rows.clear().select(expression(rule.drop_when)).dtypes[0]
-        except pl.exceptions.PolarsError as error:
-            raise FeedbackError(f"{where} cannot be computed: {str(error).splitlines()[0]}") from None
-        if dtype not in (pl.Boolean, pl.Null):
-            raise FeedbackError(f"{where} gives {dtype}, not true or false; compare it with something")
-
-
 def _with_text(rows: pl.DataFrame, inputs: Inputs, section: FilteredSection) -> pl.DataFrame:
     """Bring in the columns of text that a rule names, and only those."""
     text = sorted({c for rule in section.rules for c in columns_of(rule.drop_when) if c in CONTENT_SCHEMA.names()})
@@ -131,7 +115,7 @@ STAGE = Stage(
         "Named, versioned rules drop rows. Each dropped row names the first rule that dropped it; every rule reports "
         "how many it would drop on its own, and how many it could not decide."
     ),
-    inputs=("guideline_joined",),
+    inputs=("converted",),
     section=FilteredSection,
     function=filtered,
     promises=promises,

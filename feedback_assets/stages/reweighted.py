@@ -145,6 +145,20 @@ class OriginDiscount(Factor):
         return pl.min_horizontal(of("origin_a"), of("origin_b"))
 
 
+class JudgeDiscount(Factor):
+    """Judgments given by models weigh less than those of people."""
+
+    kind: Literal["judge_discount"]
+    model: float = Field(default=0.5, ge=0, le=1, description="weight of a judgment by a model")
+    unknown: float = Field(default=1.0, ge=0, le=1, description="where the source does not say who judged")
+
+    def weight(self, rows: pl.LazyFrame) -> pl.Expr:
+        """By the column `annotator_kind`."""
+        del rows
+        by_kind = {"human": 1.0, "model": self.model}
+        return pl.col("annotator_kind").replace_strict(by_kind, default=self.unknown, return_dtype=pl.Float64)
+
+
 class AnnotatorCap(Factor):
     """No annotator holds more than `share` of the weight; the rows of one who does are scaled down alike."""
 
@@ -223,6 +237,7 @@ AnyFactor = Annotated[
     | Confidence
     | GuidelineDiscount
     | OriginDiscount
+    | JudgeDiscount
     | AnnotatorCap
     | LengthBalance,
     Field(discriminator="kind"),

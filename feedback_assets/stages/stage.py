@@ -13,9 +13,10 @@ import polars as pl
 from feedback_assets.engine.engine import ContentPart, Engine
 from feedback_assets.policy import Section
 
-FATES = ("kept", "dropped", "merged", "quarantined", "redelivered", "superseded", "retracted", "copied")
-"""What can become of a row. A row that is `dropped`, `merged`, `quarantined`, `redelivered`, `superseded` or
-`retracted` is not in the output; a `copied` row is there more than once."""
+FATES = ("kept", "dropped", "merged", "quarantined", "redelivered", "superseded", "retracted", "copied", "converted")
+"""What can become of a row. A row that is `dropped`, `merged`, `quarantined`, `redelivered`, `superseded`, `retracted`
+or `converted` is not in the output; new rows name a `converted` one in `parents`; a `copied` row is there more than
+once."""
 
 FATE_SCHEMA = pl.Schema(
     {
@@ -89,6 +90,7 @@ class Stage:
     reads from outside: `materialize.intake` does), `promises(section)` gives its expectations. By its `scope` a row's
     fate depends on that row alone ("row": mapped over parts and memoised), on it and what arrived before ("prefix":
     only new parts are computed; no row is dropped, and there are no facts or tables), or on all rows ("whole").
+    Where its section says nothing (`idle(section)`), every row is passed on as it is, and nothing is computed.
     `version` is raised by hand only to force a recomputation.
     """
 
@@ -103,6 +105,7 @@ class Stage:
     version: int = 1
     kinds: tuple[str, ...] = ("polars", "parquet")
     weight: str | None = None
+    idle: Callable[[Any], bool] = lambda section: False  # noqa: ARG005
 
 
 def kept(rows: pl.DataFrame | pl.LazyFrame) -> pl.LazyFrame:

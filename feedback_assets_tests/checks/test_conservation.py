@@ -65,6 +65,11 @@ CASES = {
         fates(("a", "copied", 2)),
     ),
     "are new and name no parents": (ids("a"), ids("a", "x"), fates(("a", "kept"))),
+    "are converted into nothing": (
+        ids("a", "b"),
+        pl.DataFrame({"row_id": ["p"], "parents": [["a"]]}),
+        fates(("a", "converted"), ("b", "converted")),
+    ),
     "name no row that they went into": (ids("a"), ids(), fates(("a", "merged"))),
     "went into a row that is not known": (ids("a"), ids(), fates(("a", "merged", 0, "x"))),
     "are merged into a row that is itself merged": (
@@ -89,6 +94,8 @@ def test_the_sentence_counts_and_gives_an_example():
 def test_a_rating_may_become_pairs_that_name_it():
     pairs = pl.DataFrame({"row_id": ["p1", "p2"], "parents": [["r1", "r2"], ["r1", "r3"]]})
     assert conservation(ids("r1", "r2", "r3"), pairs, fates()).passed
+    told = fates(("r1", "kept"), ("r2", "converted"), ("r3", "converted"))
+    assert conservation(ids("r1", "r2", "r3"), pl.concat([pairs, ids("r1")], how="diagonal"), told).passed
     assert violations(ids("r1", "r2"), pairs, fates()) == ["are new and name a parent that did not come in"]
 
 

@@ -125,7 +125,7 @@ def stages_in(computed: list[str]) -> set[str]:
 def test_a_run_without_a_change_computes_nothing_and_gives_the_same_versions(workshop):
     shop = workshop()
     first = shop.run()
-    assert stages_in(shop.computed) == set(ORDER) - {"guidelines"}
+    assert stages_in(shop.computed) == set(ORDER) - {"guidelines", "converted"}
     again = shop.run()
     assert shop.computed == []
     assert versions(again) == versions(first)
@@ -182,9 +182,9 @@ def test_a_rule_changed_under_its_old_version_is_told_and_changes_the_code_versi
 
 def test_a_new_batch_keeps_the_earlier_files_and_their_content(workshop):
     shop = workshop()
-    before = shop.run("ingested", "guidelines", "guideline_joined", "filtered")
+    before = shop.run("ingested", "guidelines", "guideline_joined", "converted", "filtered")
     shop.deliver(2)
-    after = shop.run("ingested", "guidelines", "guideline_joined", "filtered")
+    after = shop.run("ingested", "guidelines", "guideline_joined", "converted", "filtered")
     assert [name for name in shop.computed if name.startswith("s/")] == ["s/week-2.jsonl"]
     old, new = (run["ingested"].snapshot.tables["content"].parts for run in (before, after))
     assert new[: len(old)] == old
@@ -197,9 +197,9 @@ def test_a_new_batch_costs_its_own_parts_where_parts_are_full(workshop, monkeypa
 
     monkeypatch.setattr(intake, "PART_ROWS", 1)
     shop = workshop()
-    before = shop.run("ingested", "guidelines", "guideline_joined", "filtered")
+    before = shop.run("ingested", "guidelines", "guideline_joined", "converted", "filtered")
     shop.deliver(2)
-    after = shop.run("ingested", "guidelines", "guideline_joined", "filtered")
+    after = shop.run("ingested", "guidelines", "guideline_joined", "converted", "filtered")
     assert shop.computed.count("guideline_joined") == shop.computed.count("filtered") == 1
     for name in ("ingested", "guideline_joined", "filtered"):
         old, new = (run[name].snapshot.tables["rows"].parts for run in (before, after))
@@ -223,7 +223,7 @@ def test_an_edited_file_is_a_new_batch_and_revises_the_old_one(workshop):
 def test_every_batch_in_quarantine_is_still_a_table(workshop):
     shop = workshop()
     shop.policy["ingested"]["sources"][0]["columns"]["label"] = "'neither'"
-    commits = shop.run("ingested", "guidelines", "guideline_joined", "filtered")
+    commits = shop.run("ingested", "guidelines", "guideline_joined", "converted", "filtered")
     assert commits["filtered"].content["rows_out"] == 0
     assert commits["ingested"].content["fates"] == [
         {"fate": "quarantined", "rule": "outside-vocabulary", "rule_version": None, "rows": 12}
@@ -235,10 +235,7 @@ def test_a_commit_says_what_was_read_and_what_became_of_it(workshop):
     commits = shop.run()
     commit = commits["filtered"]
     assert commit.content["inputs"] == {
-        "guideline_joined": {
-            "commit": commits["guideline_joined"].id,
-            "data_version": commits["guideline_joined"].data_version,
-        }
+        "converted": {"commit": commits["converted"].id, "data_version": commits["converted"].data_version}
     }
     assert (commit.content["rows_in"], commit.content["rows_out"]) == (12, 10)
     assert commit.content["fates"] == [
@@ -260,18 +257,19 @@ def test_nothing_that_tells_when_or_where_enters_the_content_of_a_commit(worksho
 
 
 def test_a_stage_whose_input_was_never_made_is_refused_in_one_line(workshop):
-    with pytest.raises(FeedbackError, match="filtered reads guideline_joined, which was never materialized"):
+    with pytest.raises(FeedbackError, match="filtered reads converted, which was never materialized"):
         workshop().run("filtered")
 
 
 def test_a_stage_reads_the_commit_it_is_given_though_a_later_one_exists(workshop):
     shop = workshop()
-    old = shop.run("ingested", "guidelines", "guideline_joined")["guideline_joined"]
+    asked = ("ingested", "guidelines", "guideline_joined", "converted")
+    old = shop.run(*asked)["converted"]
     shop.deliver(2)
-    shop.run("ingested", "guidelines", "guideline_joined")
-    commit = materialize(shop.project(), "filtered", run_id="pinned", inputs={"guideline_joined": old}, now=NOW)
+    shop.run(*asked)
+    commit = materialize(shop.project(), "filtered", run_id="pinned", inputs={"converted": old}, now=NOW)
     assert commit.content["rows_in"] == 12
-    assert commit.circumstances["inputs"] == {"guideline_joined": {"number": 1}}
+    assert commit.circumstances["inputs"] == {"converted": {"number": 1}}
 
 
 def test_the_checks_find_the_category_that_a_rule_empties_and_nothing_else(workshop, monkeypatch):

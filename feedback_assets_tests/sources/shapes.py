@@ -221,6 +221,27 @@ def as_parquet(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 Write = Callable[[Path, list[dict[str, Any]]], Path]
+ULTRAFEEDBACK_RATED = [
+    {
+        "source": "evol_instruct",
+        "instruction": f"Explain {subject}.",
+        "completions": [
+            {
+                "model": model,
+                "response": f"{subject} as {model} sees it.",
+                "annotations": {
+                    "helpfulness": {"Rating": f"{score:.0f}", "Rationale": "Clear."},
+                    "honesty": {"Rating": "N/A" if score < 3 else "4", "Rationale": "Sure of itself."},
+                },
+                "fine-grained_score": score,
+                "overall_score": 10.0 if score == 1 else score,
+            }
+            for model, score in zip(("alpaca-7b", "gpt-4", "llama-2-7b-chat", "starchat"), scores, strict=True)
+        ],
+    }
+    for subject, scores in (("tides", (1.0, 4.75, 4.25, 4.25)), ("rust", (3.0, 5.0, 2.0, 1.0)))
+]
+
 SHAPES: dict[str, tuple[str, list[dict[str, Any]], Write, int]] = {
     # name: preset, rows, how they are written, records that are kept
     "label studio": ("label-studio-pairwise", LABEL_STUDIO, as_json, 3),
@@ -236,6 +257,7 @@ SHAPES: dict[str, tuple[str, list[dict[str, Any]], Write, int]] = {
     "kto": ("kto", KTO, as_jsonl, 2),
     "kto, conversational": ("kto", KTO_CONVERSATIONAL, as_parquet, 1),
     "ultrafeedback": ("ultrafeedback-binarized", ULTRAFEEDBACK, as_parquet, 1),
+    "ultrafeedback, rated": ("ultrafeedback", ULTRAFEEDBACK_RATED, as_jsonl, 8),
     "hh": ("anthropic-hh", HH, as_jsonl, 2),
     "mt-bench": ("mt-bench", MT_BENCH, as_parquet, 2),
     "openai": ("openai-comparisons", OPENAI, as_jsonl, 1),

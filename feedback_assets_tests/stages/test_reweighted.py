@@ -114,6 +114,11 @@ def test_the_smaller_of_both_origins_counts():
     assert weights(factor("origin_discount", origins={"model:x": 0.5, "model:y": 0.2}), given) == [0.2]
 
 
+def test_a_judgment_by_a_model_weighs_what_the_policy_says():
+    judged = ({"annotator_kind": kind} for kind in ("human", "model", None))
+    assert weights(factor("judge_discount", model=0.25, unknown=0.75), *judged) == [1.0, 0.25, 0.75]
+
+
 def by(**held: int) -> list[dict[str, Any]]:
     return [{"annotator_id": None if who == "nobody" else who} for who, n in held.items() for _ in range(n)]
 
@@ -187,6 +192,7 @@ ALL = (
     factor("recency", half_life_days=7, as_of="2024-02-01"),
     factor("confidence"),
     factor("origin_discount", origins={"model:*": 0.7}),
+    factor("judge_discount"),
     factor("annotator_cap", share=0.3),
     factor("length_balance"),
 )
@@ -203,6 +209,7 @@ def many(n: int = 400) -> pl.DataFrame:
                 "annotator_agreement": i % 13 / 13,
                 "annotator_agreement_n": i % 3,
                 "origin_a": "model:x" if i % 4 else "human",
+                "annotator_kind": ("human", "model", None)[i % 3],
                 **won("ab"[i % 3 == 0], i % 50, i * 3 % 50),
             }
             for i in range(n)
