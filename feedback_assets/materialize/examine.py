@@ -17,18 +17,16 @@ from feedback_assets.digests import canonical_json, digest
 from feedback_assets.materialize.profiles import lost_of, profile_of
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import Policy
+from feedback_assets.signal.losses import LOST, loss_by_annotator, loss_by_group
 from feedback_assets.signal.monitor import (
-    LOST,
     ColumnDrift,
-    Monitoring,
     baseline_drift,
     distribution,
     effective_sample_size,
     identity_changes,
-    loss_by_annotator,
-    loss_by_group,
     transformation_drift,
 )
+from feedback_assets.signal.section import Monitoring
 from feedback_assets.snapshots.snapshot import Snapshot, scan
 from feedback_assets.sources.guidelines import overlaps
 from feedback_assets.stages.ingested import IngestedSection

@@ -6,7 +6,7 @@ import polars as pl
 
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest
-from feedback_assets.signal.monitor import signal_of
+from feedback_assets.signal.columns import signal_of
 from feedback_assets.signal.profile import COUNTS, Profile, merged
 from feedback_assets.snapshots.snapshot import Memo, Snapshot, Table, scan, write_table
 from feedback_assets.snapshots.store import LocalStore
@@ -21,7 +21,7 @@ def profile_of(
     Without weights it is merged from those of the parts, so that a new batch costs its own rows. A weight may change
     in every row with each batch, and a copy lies in another part than its original: then all rows are counted.
     """
-    whole = ["profile", code_digest("feedback_assets.signal.monitor"), weight, sorted(columns)]
+    whole = ["profile", code_digest("feedback_assets.signal.columns"), weight, sorted(columns)]
     key = digest([*whole, list(table.schema), [part.fingerprint for part in table.parts]])
     known = _recalled(store, key)
     if known is not None:

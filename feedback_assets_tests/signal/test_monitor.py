@@ -11,22 +11,17 @@ from pydantic import ValidationError
 from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import load
 from feedback_assets.record import SCHEMA
+from feedback_assets.signal.columns import MONITORED, signal_of
+from feedback_assets.signal.losses import LOST, loss_by_annotator, loss_by_group
 from feedback_assets.signal.monitor import (
-    LOST,
-    MONITORED,
-    AllowedLoss,
-    Limits,
-    Monitoring,
     baseline_drift,
     distribution,
     effective_sample_size,
     identity_changes,
-    loss_by_annotator,
-    loss_by_group,
-    signal_of,
     transformation_drift,
 )
 from feedback_assets.signal.profile import merged
+from feedback_assets.signal.section import AllowedLoss, Limits, Monitoring
 
 SOME = settings(deadline=None, max_examples=40)
 
