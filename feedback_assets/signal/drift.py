@@ -7,12 +7,13 @@ cannot be computed is None, never NaN or infinite.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 
 from feedback_assets.signal.clusters import clustered_size
+from feedback_assets.signal.decisions import Verdict, verdict
 from feedback_assets.signal.divergence import EPSILON, finite, js, kl, psi, psi_terms, two_shares
 from feedback_assets.signal.histogram import (
     OTHER,
@@ -23,8 +24,6 @@ from feedback_assets.signal.histogram import (
     categorical_histogram,
     decile_edges,
 )
-
-Verdict = Literal["stable", "moved", "inconclusive"]
 
 SHOWN_CELLS = 50
 """As many cells are written out; of more, those that moved most."""
@@ -52,7 +51,8 @@ class Drift:
     when it was read off the edges of a declared distribution (a lower bound). `effective_*` are the sample sizes that
     chance is judged by (Kish, or lower where clusters are given); None for a declared distribution without a sample.
     Without drift PSI has the mean `psi_mean` ≈ (B−1)(1/N+1/M) and exceeds `psi_critical` ≈ χ²₀.₉₅,B−1·(1/N+1/M) in 5 %
-    of samples (Yurdakul, Statistical properties of PSI, 2018); `psi_chance` is the probability of this PSI or more.
+    of samples (Yurdakul, Statistical properties of PSI, 2018). `psi_chance` is the probability, without drift, of as
+    great a difference, by Pearson's χ² at the effective sizes: the PSI itself is no χ² where cells are nearly empty.
     """
 
     cells: tuple[str, ...]
@@ -77,15 +77,9 @@ class Drift:
     epsilon: float = EPSILON
     base: str = "e"
 
-    def verdict(self, limit: float) -> Verdict:
-        """Hold the PSI against `limit`.
-
-        "moved": beyond the limit and beyond chance. "inconclusive": the samples are too small to tell, that is,
-        chance alone reaches the limit. Otherwise "stable".
-        """
-        if self.psi is None or self.psi_critical is None or self.psi_critical > limit:
-            return "inconclusive"
-        return "moved" if self.psi > limit else "stable"
+    def verdict(self, limit: float, adjusted: float | None = None) -> Verdict:
+        """Hold the PSI against `limit`; `adjusted` is `psi_chance` adjusted for the number of decisions."""
+        return verdict(self.psi, self.psi_critical, self.psi_chance if adjusted is None else adjusted, limit)
 
     def as_json(self) -> dict[str, Any]:
         """Plain finite values; of more than 50 cells those that moved most."""
@@ -141,7 +135,7 @@ def compare(
     n_reference = effective[0] if effective[0] is not None else reference.effective
     n_current = effective[1] if effective[1] is not None else current.effective
     value = psi(p, q, epsilon)
-    mean, critical, chance = _chance(value, len(cells), n_reference, n_current)
+    mean, critical, chance = _chance(p, q, n_reference, n_current, epsilon)
     divergence = js(p, q)
     return Drift(
         cells=cells,
@@ -262,16 +256,22 @@ def _aligned(
 
 
 def _chance(
-    value: float | None, cells: int, n_reference: float | None, n_current: float
+    p: tuple[float, ...], q: tuple[float, ...], n_reference: float | None, n_current: float, epsilon: float
 ) -> tuple[float | None, float | None, float | None]:
-    if value is None or not n_current or n_reference == 0:
+    if not sum(p) or not sum(q) or not n_current or n_reference == 0:
         return None, None, None
     from scipy.special import chdtrc, chdtri
 
     # One cell alone can still hide a second one, so it counts as two.
-    freedom = max(cells - 1, 1)
+    freedom = max(len(p) - 1, 1)
     scale = 1 / n_current + (1 / n_reference if n_reference is not None else 0.0)
-    return freedom * scale, float(chdtri(freedom, 0.05)) * scale, float(chdtrc(freedom, value / scale))
+    known = n_reference or 0.0
+    middle = [
+        max(a, epsilon) if n_reference is None else (a * known + b * n_current) / (known + n_current)
+        for a, b in zip(p, q, strict=True)
+    ]
+    pearson = math.fsum((a - b) ** 2 / m for a, b, m in zip(p, q, middle, strict=True)) / scale
+    return freedom * scale, float(chdtri(freedom, 0.05)) * scale, float(chdtrc(freedom, pearson))
 
 
 def _clustered(

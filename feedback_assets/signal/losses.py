@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from feedback_assets.signal.decisions import FALSE_DISCOVERIES
 from feedback_assets.signal.divergence import finite
 from feedback_assets.signal.histogram import NULL
 from feedback_assets.signal.profile import Profile, named
@@ -12,7 +13,6 @@ LOST = ("dropped", "merged", "quarantined")
 """Fates that take a row out of the signal. A redelivered or superseded row stands in it as another delivery."""
 LOSS_COLUMNS = ("source", "batch", "category", "guideline_version", "guideline", "origin")
 """Groups that no stage may empty unless the policy says so."""
-FALSE_DISCOVERIES = 0.05
 
 
 @dataclass(frozen=True)

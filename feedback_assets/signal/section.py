@@ -1,7 +1,7 @@
 """Policy section `monitoring`: what the signal is expected to be, and how far it may move."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,6 +9,13 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import Section
 from feedback_assets.signal.histogram import declared
 from feedback_assets.signal.losses import LOSS_COLUMNS
+
+
+GATED = (
+    *("outcome", "position_win", "chosen_longer", "score", "response_chars"),
+    *("category", "source", "task", "language", "origin"),
+)
+"""The columns in which a release is held to an approved one."""
 
 
 class Limits(Section):
@@ -48,18 +55,34 @@ class AllowedLoss(Section):
 Expected = Annotated[NumericShares | dict[str, float], Field(union_mode="left_to_right")]
 
 
+class ApprovedRelease(Section):
+    """A release whose distribution is the baseline: one that people approved, not the last one."""
+
+    release: str = Field(pattern=r"^[0-9a-f]{16,64}$", description="its id, or the first 16 characters and more of it")
+
+
 class Monitoring(Section):
     """Policy section `monitoring`: what the signal is expected to be, and how far it may move.
 
     `expect` declares a distribution per monitored column: {value: share}, where "(other)" stands for all values not
-    named and "(null)" for none; or {edges, shares}. `columns` are further record columns to monitor. `cluster` is the
-    column whose equal values are not independent (null: none); the chance of a baseline drift allows for it.
+    named and "(null)" for none; or {edges, shares}. For all other columns of GATED `baseline` may name one approved
+    release, whose distribution is expected then. `columns` are further record columns to monitor.
+
+    Every stage is compared with its input, the newest batch of each source with the earlier ones of that source, the
+    training set with what is expected of it, and each asset with its previous materialization. `gating` says which of
+    these hold a materialization back when they fail: transformation, input, baseline. Batches differ in what they are
+    about without anything being wrong, so between batches only the columns in `answers` are held to the limit.
+
+    `clusters` are up to two columns whose equal values are not independent; chance allows for both.
     """
 
     limits: Limits = Limits()
     expect: dict[str, Expected] = Field(default_factory=dict)
     columns: tuple[str, ...] = ()
-    cluster: str | None = "annotator_id"
+    baseline: ApprovedRelease | None = None
+    clusters: tuple[str, ...] = Field(default=("annotator_id", "item_id"), max_length=2)
+    answers: tuple[str, ...] = ("outcome", "position_win", "chosen_longer", "score")
+    gating: tuple[Literal["transformation", "input", "baseline"], ...] = ("baseline",)
     allowed_losses: tuple[AllowedLoss, ...] = ()
 
     @model_validator(mode="after")
@@ -73,6 +96,16 @@ class Monitoring(Section):
             if loss.column not in LOSS_COLUMNS:
                 raise ValueError(f"allowed_losses: column {loss.column!r} is none of {', '.join(LOSS_COLUMNS)}")
         return self
+
+    @property
+    def expected_columns(self) -> tuple[str, ...]:
+        """The columns of which a distribution is expected: declared, or that of the approved release."""
+        return tuple(sorted({*self.expect, *(GATED if self.baseline else ())}))
+
+    @property
+    def counted_columns(self) -> tuple[str, ...]:
+        """The record columns to count beside those that always are."""
+        return tuple(sorted({*self.columns, *self.expect}))
 
     def allowed(self, stage: str) -> dict[tuple[str, str], str]:
         """The reasons for the losses that `stage` may have, by (column, value)."""
