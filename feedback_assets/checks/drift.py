@@ -141,7 +141,12 @@ def drifts_check(
     )
 
 
-_STATUS: Mapping[str, Status] = {"stable": "passed", "moved": "failed", "inconclusive": "inconclusive", "error": "error"}
+_STATUS: Mapping[str, Status] = {
+    "stable": "passed",
+    "moved": "failed",
+    "inconclusive": "inconclusive",
+    "error": "error",
+}
 
 
 def _sentence(drift: Mapping[str, Any], against: str) -> str:
@@ -162,7 +167,9 @@ def _sentence(drift: Mapping[str, Any], against: str) -> str:
             f"{limit:g}."
         )
     if verdict == "inconclusive":
-        return f"{what} is {value:.3g}, beyond the limit of {limit:g}, but chance explains it among all that is decided."
+        return (
+            f"{what} is {value:.3g}, beyond the limit of {limit:g}, but chance explains it among all that is decided."
+        )
     return f"{what} is {value:.3g}, within the limit of {limit:g}."
 
 

@@ -23,6 +23,7 @@ from feedback_assets.signal.clusters import size_in
 from feedback_assets.signal.columns import watched
 from feedback_assets.signal.comparisons import ColumnDrift, Pair, Sizes, adjusted, baseline_drift, drift_between
 from feedback_assets.signal.histogram import NULL
+from feedback_assets.signal.losses import LOST, GroupLoss
 from feedback_assets.signal.monitor import SampleSize, identity_changes
 from feedback_assets.signal.profile import Profile, Watched
 from feedback_assets.signal.section import GATED, Monitoring
@@ -96,9 +97,7 @@ def transformation(
     """The output against the input: each column that moved with the rule, factor or target that moved it."""
     sizes = compared.effective(before, alike=True)
     found = drift_between(before.profile, compared.after.profile, compared.monitoring.limits, sizes)
-    return _explained(
-        adjusted(found, decided), lambda entry: _why_transformed(compared, before, fates, section, entry)
-    )
+    return _explained(adjusted(found, decided), lambda entry: _why_transformed(compared, before, fates, section, entry))
 
 
 def _why_transformed(
@@ -110,22 +109,22 @@ def _why_transformed(
     moved = attribution.moved_most(entry.name, drift)
     segments = [compared.columns[name] for name in attribution.SEGMENTS if name in compared.columns]
     if isinstance(section, ReweightedSection):
-        factors = {f.id: (f"\0{f.column()}", f.version) for f in section.factors if f.column() in after.schema}
-        named = [pl.col(name.removeprefix("\0")).alias(name) for name, _ in factors.values()]
+        factors = {f.id: (f"_{f.column()}", f.version) for f in section.factors if f.column() in after.schema}
+        named = [pl.col(name.removeprefix("_")).alias(name) for name, _ in factors.values()]
         rows = attribution.with_cells(after.rows.with_columns(named), column, drift, ())
         return attribution.by_factor(rows, drift, moved, factors)
     if "copy_index" in before.schema:
         return None
     told = fates.lazy().select(
         "row_id",
-        pl.col("fate").alias("\0fate"),
-        pl.col("rule").alias("\0rule"),
-        pl.col("rule_version").alias("\0version"),
-        pl.col("copies").alias("\0copies"),
+        pl.col("fate").alias("_fate"),
+        pl.col("rule").alias("_rule"),
+        pl.col("rule_version").alias("_version"),
+        pl.col("copies").alias("_copies"),
     )
     came = before.rows.join(told, on="row_id", how="left")
     if before.weight is not None:
-        rows = attribution.with_cells(came.with_columns(pl.col(before.weight).alias("\0w")), column, drift, ())
+        rows = attribution.with_cells(came.with_columns(pl.col(before.weight).alias("_weight")), column, drift, ())
         return attribution.by_copies(rows, drift, moved)
     return attribution.by_fate(attribution.with_cells(came, column, drift, segments), drift, moved)
 
@@ -151,7 +150,9 @@ def newest_batches(store: LocalStore, snapshot: Snapshot, monitoring: Monitoring
 
 def _of_arrivals(store: LocalStore, table: Table, arrivals: list[int], monitoring: Monitoring) -> Side:
     parts = [
-        part for part in table.parts if part.arrivals and any(part.arrivals[0] <= a <= part.arrivals[1] for a in arrivals)
+        part
+        for part in table.parts
+        if part.arrivals and any(part.arrivals[0] <= a <= part.arrivals[1] for a in arrivals)
     ]
     rows = scan(store, Table(table.schema, tuple(parts))).filter(pl.col("arrival").is_in(arrivals))
     return Side(rows, None, profile_of_arrivals(store, table, arrivals, monitoring.counted_columns))
@@ -213,7 +214,9 @@ def approved(project: Project) -> dict[str, Any]:
     key = f"releases/{named.release[:16]}/manifest.json"
     where = f"{project.path}: monitoring.baseline.release"
     if not project.store.exists(key):
-        raise FeedbackError(f"{where}: no release {named.release} in {project.store.root}; see `feedback-assets releases`")
+        raise FeedbackError(
+            f"{where}: no release {named.release} in {project.store.root}; see `feedback-assets releases`"
+        )
     manifest = json.loads(project.store.get(key))
     if digest(manifest["content"]) != manifest["id"] or not manifest["id"].startswith(named.release):
         raise FeedbackError(f"{where}: the manifest of {named.release} is not what was written; restore it")
@@ -221,9 +224,42 @@ def approved(project: Project) -> dict[str, Any]:
     return {name: told.get(name, NOTHING) for name in GATED}
 
 
-def against_previous(
-    project: Project, weight: str | None, previous: Snapshot | None, now: Snapshot
-) -> dict[str, Any]:
+def takers(
+    compared: Compared,
+    before: pl.LazyFrame,
+    fates: pl.DataFrame,
+    losses: Sequence[GroupLoss],
+    allowed: Mapping[tuple[str, str], str],
+) -> dict[str, str]:
+    """By `column=value`, for the first groups that lost too much: which rule took how many of their rows."""
+    limit = compared.monitoring.limits.lost_share
+    broken = [
+        loss
+        for loss in losses
+        if loss.rows and loss.lost >= limit * loss.rows and (loss.column, loss.value) not in allowed
+    ]
+    found = {}
+    gone = fates.lazy().filter(pl.col("fate").is_in(LOST))
+    for loss in broken[:EXPLAINED]:
+        group = compared.columns[loss.column]
+        rows = before if group.applies is None else before.filter(group.applies.fill_null(value=False))
+        theirs = rows.filter(group.value.cast(pl.String).fill_null(NULL) == loss.value).select("row_id").unique()
+        taken = (
+            gone.join(theirs, on="row_id", how="semi")
+            .group_by("rule", "rule_version", "fate")
+            .len()
+            .sort("len", "rule", descending=[True, False])
+            .collect()
+        )
+        said = [
+            f"rule `{rule or fate}`{f' v{version}' if version is not None else ''} {attribution.REMOVED[fate]} {n:,}"
+            for rule, version, fate, n in taken.head(3).iter_rows()
+        ]
+        found[f"{loss.column}={loss.value}"] = ", ".join(said)
+    return found
+
+
+def against_previous(project: Project, weight: str | None, previous: Snapshot | None, now: Snapshot) -> dict[str, Any]:
     """What moved since the asset's previous materialization: `columns` and `identities`, plain JSON values."""
     if previous is None or previous.data_version == now.data_version:
         return {"columns": [], "identities": []}
@@ -243,7 +279,7 @@ def _by_segment(compared: Compared, entry: ColumnDrift) -> attribution.Cause | N
     if entry.drift is None:
         return None
     after = compared.after
-    rows = after.rows if after.weight is None else after.rows.with_columns(pl.col(after.weight).alias("\0w"))
+    rows = after.rows if after.weight is None else after.rows.with_columns(pl.col(after.weight).alias("_weight"))
     segments = [compared.columns[name] for name in attribution.SEGMENTS if name in compared.columns]
     found = attribution.with_cells(rows, compared.columns[entry.name], entry.drift, segments)
     return attribution.by_segment(found, entry.drift)
@@ -263,7 +299,8 @@ def _explained(entries: list[ColumnDrift], why: Any, *, expected: bool = False) 
 
 def _told(entries: list[ColumnDrift]) -> list[ColumnDrift]:
     return [
-        replace(entry, because=_cell(entry)) if entry.verdict == "moved" or entry.warning else entry for entry in entries
+        replace(entry, because=_cell(entry)) if entry.verdict == "moved" or entry.warning else entry
+        for entry in entries
     ]
 
 

@@ -41,9 +41,7 @@ def _of_part(store: LocalStore, part: Table, columns: Sequence[str], whole: list
     return known or _kept(store, key, signal_of(scan(store, part), None, columns))
 
 
-def profile_of_arrivals(
-    store: LocalStore, table: Table, arrivals: Sequence[int], columns: Sequence[str]
-) -> Profile:
+def profile_of_arrivals(store: LocalStore, table: Table, arrivals: Sequence[int], columns: Sequence[str]) -> Profile:
     """The profile of the rows of some arrivals: a part that holds others too is read, and remembered with them."""
     whole = ["profile", code_digest("feedback_assets.signal.columns"), None, sorted(columns), list(table.schema)]
     wanted = set(arrivals)
@@ -59,7 +57,9 @@ def profile_of_arrivals(
         rows = scan(store, one).filter(pl.col("arrival").is_in(mine))
         return known or _kept(store, key, signal_of(rows, None, columns))
 
-    held = [part for part in table.parts if part.arrivals and wanted & set(range(part.arrivals[0], part.arrivals[1] + 1))]
+    held = [
+        part for part in table.parts if part.arrivals and wanted & set(range(part.arrivals[0], part.arrivals[1] + 1))
+    ]
     return merged(each(counted, held))
 
 

@@ -76,52 +76,52 @@ def moved_most(column: str, drift: Drift) -> Moved:
 
 
 def with_cells(rows: pl.LazyFrame, entry: Watched, drift: Drift, segments: Sequence[Watched]) -> pl.DataFrame:
-    """The rows to which the column applies: `cell` as in `drift`, `mass` (Float64, by `\\0w` if there), segments.
+    """The rows to which the column applies: `cell` as in `drift`, `mass` (Float64, by `_weight` if there), segments.
 
     Args:
-        rows: record columns, `\\0w` (weight) and whatever else is wanted beside, which is kept.
+        rows: record columns, `_weight` (weight) and whatever else is wanted beside, which is kept.
         entry: the column.
         drift: its drift, whose cells are meant.
         segments: what tells rows apart.
     """
     schema = rows.collect_schema()
     chosen = rows if entry.applies is None else rows.filter(entry.applies.fill_null(value=False))
-    beside = [name for name in schema if name.startswith("\0")]
+    beside = [name for name in schema if name.startswith("_")]
     usable = [segment for segment in segments if segment.name != entry.name and set(segment.needs) <= set(schema)]
     value = entry.value.cast(pl.String if drift.edges is None else pl.Float64)
     found = chosen.select(
-        value.alias("\0value"),
+        value.alias("_value"),
         *(segment.value.cast(pl.String).alias(segment.name) for segment in usable),
         *beside,
     ).collect()
     if drift.edges is None:
-        cell = pl.col("\0value").fill_null(NULL)
+        cell = pl.col("_value").fill_null(NULL)
         known = [name for name in drift.cells if name != OTHER]
         cell = pl.when(cell.is_in(known)).then(cell).otherwise(pl.lit(OTHER)) if OTHER in drift.cells else cell
-        return found.with_columns(cell.alias("cell")).drop("\0value")
+        return found.with_columns(cell.alias("cell")).drop("_value")
     from feedback_assets.signal.histogram import interval_names
 
     names = interval_names(drift.edges)
-    numbers = cell_numbers(found.get_column("\0value"), drift.edges)
+    numbers = cell_numbers(found.get_column("_value"), drift.edges)
     cells = pl.Series("cell", [*names[:-1], NULL])
     at = pl.select(pl.when(numbers < 0).then(len(names) - 1).otherwise(numbers)).to_series()
-    return found.with_columns(cells.gather(at)).drop("\0value")
+    return found.with_columns(cells.gather(at)).drop("_value")
 
 
 def by_fate(rows: pl.DataFrame, drift: Drift, moved: Moved) -> Cause | None:
     """Which rule moved it, by what became of the rows.
 
     Args:
-        rows: the rows that came in, as `with_cells` gives them, with `\\0fate`, `\\0rule`, `\\0version`.
+        rows: the rows that came in, as `with_cells` gives them, with `_fate`, `_rule`, `_version`.
         drift: the drift, input against output.
         moved: the cell.
     """
-    gone = rows.filter(pl.col("\0fate").is_in(list(REMOVED)))
+    gone = rows.filter(pl.col("_fate").is_in(list(REMOVED)))
     if gone.is_empty():
         return None
-    stands = _by_cell(rows.filter(~pl.col("\0fate").is_in(list(REMOVED))), drift)
+    stands = _by_cell(rows.filter(~pl.col("_fate").is_in(list(REMOVED))), drift)
     tried = []
-    for (fate, rule, version), theirs in _groups(gone, ["\0fate", "\0rule", "\0version"]):
+    for (fate, rule, version), theirs in _groups(gone, ["_fate", "_rule", "_version"]):
         back = [one + more for one, more in zip(stands, _by_cell(theirs, drift), strict=True)]
         tried.append((psi(drift.reference, back) or 0.0, fate, rule, version, theirs))
     without, fate, rule, version, theirs = min(tried, key=lambda entry: (entry[0], str(entry[1:4])))
@@ -143,7 +143,7 @@ def by_factor(rows: pl.DataFrame, drift: Drift, moved: Moved, factors: Mapping[s
         rows: the rows that came out, as `with_cells` gives them, with each factor's column.
         drift: the drift, input against output.
         moved: the cell.
-        factors: column of each factor (which begins with `\\0`) and version, by id.
+        factors: column of each factor (which begins with `_`) and version, by id.
     """
     tried = []
     for name, (column, version) in sorted(factors.items()):
@@ -165,18 +165,18 @@ def by_factor(rows: pl.DataFrame, drift: Drift, moved: Moved, factors: Mapping[s
 
 
 def by_copies(rows: pl.DataFrame, drift: Drift, moved: Moved) -> Cause | None:
-    """Which target moved it: rows as for `by_fate`, with `\\0w` (weight before) and `\\0copies`."""
-    copied = rows.filter(pl.col("\0copies") > 1)
+    """Which target moved it: rows as for `by_fate`, with `_weight` (weight before) and `_copies`."""
+    copied = rows.filter(pl.col("_copies") > 1)
     tried = []
-    for (rule, version), _ in _groups(copied, ["\0rule", "\0version"]):
-        once = pl.when(pl.col("\0rule") == rule).then(1).otherwise(pl.col("\0copies")) * pl.col("\0w")
+    for (rule, version), _ in _groups(copied, ["_rule", "_version"]):
+        once = pl.when(pl.col("_rule") == rule).then(1).otherwise(pl.col("_copies")) * pl.col("_weight")
         tried.append((psi(drift.reference, _by_cell(rows, drift, once)) or 0.0, rule, version))
     if not tried:
         return None
     without, rule, version = min(tried, key=lambda entry: (entry[0], str(entry[1:])))
     here = pl.col("cell") == moved.cell
     grew = moved.after > moved.before
-    times = rows.filter(here if grew else ~here).get_column("\0copies").mean()
+    times = rows.filter(here if grew else ~here).get_column("_copies").mean()
     what = f"let {'it' if grew else 'all others'} stand {times:.3g} times on average"
     return Cause("target", rule or "copies", version, what, without)
 
@@ -186,8 +186,8 @@ def by_segment(rows: pl.DataFrame, drift: Drift) -> Cause | None:
 
     A segment that holds half of the rows or more is the whole rather than a part, and is not named.
     """
-    weight = pl.col("\0w") if "\0w" in rows.columns else pl.lit(1.0)
-    whole = rows.select(weight.sum() if "\0w" in rows.columns else pl.len()).item()
+    weight = pl.col("_weight") if "_weight" in rows.columns else pl.lit(1.0)
+    whole = rows.select(weight.sum() if "_weight" in rows.columns else pl.len()).item()
     every = _by_cell(rows, drift, weight)
     tried = []
     for column in (name for name in SEGMENTS if name in rows.columns):

@@ -10,7 +10,6 @@ from feedback_assets.policy import Section
 from feedback_assets.signal.histogram import declared
 from feedback_assets.signal.losses import LOSS_COLUMNS
 
-
 GATED = (
     *("outcome", "position_win", "chosen_longer", "score", "response_chars"),
     *("category", "source", "task", "language", "origin"),
