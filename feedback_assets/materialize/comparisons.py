@@ -24,7 +24,7 @@ from feedback_assets.signal.columns import watched
 from feedback_assets.signal.comparisons import ColumnDrift, Pair, Sizes, adjusted, baseline_drift, drift_between
 from feedback_assets.signal.histogram import NULL
 from feedback_assets.signal.losses import LOST, GroupLoss
-from feedback_assets.signal.monitor import SampleSize, identity_changes
+from feedback_assets.signal.monitor import SampleSize, effective_sample_size, identity_changes
 from feedback_assets.signal.profile import Profile, Watched
 from feedback_assets.signal.section import GATED, Monitoring
 from feedback_assets.snapshots.snapshot import Snapshot, Table, scan
@@ -64,11 +64,13 @@ class Compared:
         """What is counted, by name."""
         return {entry.name: entry for entry in watched(self.after.schema, self.monitoring.counted_columns)}
 
-    def effective(self, before: Side | None = None, *, alike: bool = False) -> Sizes | None:
+    def effective(
+        self, before: Side | None = None, *, alike: bool = False, only: tuple[str, ...] | None = None
+    ) -> Sizes | None:
         """Sample sizes that allow for clusters; None where the policy names none.
 
         `before` is the other side, if it is a sample; `alike`: its rows come from the same annotators and items, so
-        they are worth as much each.
+        they are worth as much each. `only`: the columns of which it may be asked.
         """
         clusters = tuple(name for name in self.monitoring.clusters if name in self.after.schema)
         if not clusters:
@@ -88,7 +90,7 @@ class Compared:
             kish = self.after.profile.histogram(column, edges).effective
             return (known * mine / kish if kish else None), mine
 
-        return Sizes(of, min(units, default=1.0), clusters)
+        return Sizes(of, min(units, default=1.0), clusters, only)
 
 
 def transformation(
@@ -140,8 +142,9 @@ def newest_batches(store: LocalStore, snapshot: Snapshot, monitoring: Monitoring
             continue
         name = mine.filter(pl.col("arrival") == newest).get_column("batch").item()
         before, after = (_of_arrivals(store, table, which, monitoring) for which in (earlier, [newest]))
-        compared = Compared(monitoring, after, ())
-        entries = drift_between(before.profile, after.profile, monitoring.limits, compared.effective(before))
+        compared = Compared(monitoring, after, effective_sample_size(after.rows, None))
+        sizes = compared.effective(before, only=monitoring.answers)
+        entries = drift_between(before.profile, after.profile, monitoring.limits, sizes)
         beside = {"source": source, "batch": name}
         found += [replace(e, beside=beside, held=e.name in monitoring.answers) for e in entries]
         found = _explained(adjusted(found), lambda entry, of=compared: _by_segment(of, entry))

@@ -23,12 +23,14 @@ class Sizes:
     """How many independent rows the two sides of a comparison are worth, asked only where it can decide.
 
     `of(column, edges)` gives both sizes (None: as Kish has it); `least` bounds them from below: as many units as there
-    are annotators or items, each with its weight. `by` names the columns whose equal values go together.
+    are annotators or items, each with its weight. `by` names the columns whose equal values go together; `only` the
+    columns of which it is asked (None: all).
     """
 
     of: Callable[[str, tuple[float, ...] | None], Pair]
     least: float
     by: tuple[str, ...]
+    only: tuple[str, ...] | None = None
 
     def decide(self, drift: Drift, limits: Limits) -> bool:
         """Whether clusters could change what is said of `drift`, whose sizes are those of independent rows."""
@@ -155,7 +157,9 @@ def baseline_drift(
 
 def _allowing(found: ColumnDrift, told: Callable[[Pair], Drift], sizes: Sizes | None) -> ColumnDrift:
     """The same with sample sizes that allow for clusters, where that can change what is said."""
-    if sizes is None or found.drift is None or not sizes.decide(found.drift, found.limits):
+    if sizes is None or found.drift is None or (sizes.only is not None and found.name not in sizes.only):
+        return found
+    if not sizes.decide(found.drift, found.limits):
         return found
     return replace(found, drift=told(sizes.of(found.name, found.drift.edges)), clusters=sizes.by)
 
