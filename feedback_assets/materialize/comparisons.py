@@ -108,7 +108,7 @@ def _why_transformed(
     column, drift, after = compared.columns[entry.name], entry.drift, compared.after
     if drift is None:
         return None
-    moved = attribution.moved_most(entry.name, drift)
+    moved = attribution.moved_most(entry.name, drift, _fell(entry))
     segments = [compared.columns[name] for name in attribution.SEGMENTS if name in compared.columns]
     if isinstance(section, ReweightedSection):
         factors = {f.id: (f"_{f.column()}", f.version) for f in section.factors if f.column() in after.schema}
@@ -307,10 +307,16 @@ def _told(entries: list[ColumnDrift]) -> list[ColumnDrift]:
     ]
 
 
+def _fell(entry: ColumnDrift) -> str | None:
+    """The category whose share fell, where the PSI alone would not say that something moved."""
+    within = entry.drift is None or entry.drift.psi is None or entry.drift.psi <= entry.limits.psi
+    return entry.fallen if within else None
+
+
 def _cell(entry: ColumnDrift, *, expected: bool = False) -> str:
     if entry.drift is None:
         return ""
-    moved = attribution.moved_most(entry.name, entry.drift)
+    moved = attribution.moved_most(entry.name, entry.drift, _fell(entry))
     if expected:
         return f"`{moved.column}={moved.cell}` is {moved.after:.1%}, expected {moved.before:.1%}".replace("%", " %")
     return moved.sentence()

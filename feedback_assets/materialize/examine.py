@@ -56,6 +56,7 @@ class Required:
 def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
     """All checks of a stage under this policy, by name: what is run, what Dagster shows, and what the gate asks for."""
     section, monitoring = policy.section(stage.name), policy.monitoring
+    shares = monitoring.limits.model_dump(include={"psi", "share_kept"})
     required = {
         promise.name: Required(
             promise.blocking, promise.meaning, {"type": promise.type, "kwargs": plain(promise.kwargs)}
@@ -89,7 +90,7 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
         required["input_drift"] = Required(
             "input" in monitoring.gating,
             "what annotators answer in the newest batch of a source is what they answered in its earlier ones",
-            {"type": "input_drift", "psi": monitoring.limits.psi, "columns": list(monitoring.answers)},
+            {"type": "input_drift", **shares, "columns": list(monitoring.answers)},
         )
         return required
     allowed = {
@@ -102,8 +103,9 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
     )
     required["drift"] = Required(
         "transformation" in monitoring.gating,
-        f"no monitored column moved beyond a PSI of {monitoring.limits.psi}, and beyond chance, against the input",
-        {"type": "drift", "psi": monitoring.limits.psi},
+        f"against the input no column moved beyond a PSI of {monitoring.limits.psi} and beyond chance, and no value kept "
+        f"{monitoring.limits.share_kept:.0%} of its share or less",
+        {"type": "drift", **shares},
     )
     if stage.name == "training_set":
         declared = monitoring.pinned()["expect"]
@@ -112,7 +114,7 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
             required[baseline_name(column)] = Required(
                 "baseline" in monitoring.gating,
                 f"{column} has the distribution that is expected of it",
-                {"type": "baseline", "column": column, "expected": expected, "psi": monitoring.limits.psi},
+                {"type": "baseline", "column": column, "expected": expected, **shares},
             )
     return required
 

@@ -68,8 +68,11 @@ class Moved:
         return f"`{self.column}={self.cell}` went from {self.before:.1%} to {self.after:.1%}".replace("%", " %")
 
 
-def moved_most(column: str, drift: Drift) -> Moved:
-    """The cell with the largest part in the PSI."""
+def moved_most(column: str, drift: Drift, cell: str | None = None) -> Moved:
+    """The cell with the largest part in the PSI, or `cell`."""
+    if cell is not None:
+        at = drift.cells.index(cell)
+        return Moved(column, cell, drift.reference[at], drift.current[at])
     terms = psi_terms(drift.reference, drift.current, drift.epsilon)
     at = max(range(len(terms)), key=lambda place: (terms[place], drift.cells[place]))
     return Moved(column, drift.cells[at], drift.reference[at], drift.current[at])

@@ -36,7 +36,7 @@ class Sizes:
         """Whether clusters could change what is said of `drift`, whose sizes are those of independent rows."""
         if drift.psi is None or drift.psi_critical is None or drift.psi_chance is None:
             return False
-        if drift.psi > limits.psi_warn:
+        if drift.psi > limits.psi_warn or drift.fallen(limits.share_kept):
             return drift.psi_chance <= FALSE_DISCOVERIES
         most = drift.psi_critical * max(1.0, drift.effective_current / max(self.least, 1.0))
         return drift.psi_critical <= limits.psi < most
@@ -65,7 +65,16 @@ class ColumnDrift:
     @property
     def verdict(self) -> Verdict | Literal["error"]:
         """Against `limits.psi`."""
-        return "error" if self.drift is None else self.drift.verdict(self.limits.psi, self.adjusted)
+        return (
+            "error"
+            if self.drift is None
+            else self.drift.verdict(self.limits.psi, self.adjusted, self.limits.share_kept)
+        )
+
+    @property
+    def fallen(self) -> str | None:
+        """The largest category that kept too little of its share, beyond chance."""
+        return None if self.drift is None else self.drift.fallen(self.limits.share_kept)
 
     @property
     def warning(self) -> bool:
@@ -85,10 +94,11 @@ class ColumnDrift:
             "warning": self.warning,
             "held": self.held,
             "because": self.because,
+            "fallen": self.fallen,
             "problem": self.problem,
             "adjusted": finite(self.adjusted),
             "clusters": list(self.clusters),
-            "limits": {"psi": self.limits.psi, "psi_warn": self.limits.psi_warn},
+            "limits": self.limits.model_dump(include={"psi", "psi_warn", "share_kept"}),
             **told,
         }
 

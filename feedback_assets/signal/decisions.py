@@ -27,19 +27,26 @@ def benjamini_yekutieli(chances: Sequence[float]) -> list[float]:
     return [min(1.0, adjusted[place]) for place in range(count)]
 
 
-def verdict(psi: float | None, critical: float | None, chance: float | None, limit: float) -> Verdict:
+def verdict(
+    psi: float | None, critical: float | None, chance: float | None, limit: float, *, fallen: bool = False
+) -> Verdict:
     """Hold a PSI against `limit`.
 
-    "moved": beyond the limit and beyond chance. "inconclusive": too few rows to tell, that is, chance alone reaches
-    the limit; or beyond the limit, but chance explains it. Otherwise "stable".
+    "moved": beyond the limit and beyond chance, or so for the share of one value. "inconclusive": too few rows to tell,
+    that is, chance alone reaches the limit; or beyond the limit, but chance explains it. Otherwise "stable".
 
     Args:
         psi: the value; None if it could not be computed.
         critical: what chance alone reaches in 5 % of samples of this size.
         chance: the probability, without drift, of as great a difference, adjusted for the number of decisions.
         limit: the largest PSI that passes.
+        fallen: whether one value kept too little of its share, beyond chance: a PSI hardly sees a small category.
     """
-    if psi is None or critical is None or chance is None or critical > limit:
+    if psi is None or critical is None or chance is None:
+        return "inconclusive"
+    if fallen and chance <= FALSE_DISCOVERIES:
+        return "moved"
+    if critical > limit:
         return "inconclusive"
     if psi <= limit:
         return "stable"
@@ -48,7 +55,7 @@ def verdict(psi: float | None, critical: float | None, chance: float | None, lim
 
 def decisions_of(commits: Iterable[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """The decisions that stand in commit records (asset, content): one for each column of a comparison that is held."""
-    kept = ("column", "psi", "psi_critical", "psi_chance", "source", "batch", "because")
+    kept = ("column", "fallen", "psi", "psi_critical", "psi_chance", "source", "batch", "because")
     return [
         {"asset": asset, "comparison": name, **{k: entry[k] for k in kept if entry.get(k) is not None}}
         | {"limit": entry["limits"]["psi"]}
@@ -72,7 +79,9 @@ def release_decisions(commits: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[
     for entry, chance in zip(tested, adjusted, strict=True):
         entry["adjusted"] = chance
     for entry in found:
-        entry["verdict"] = verdict(entry.get("psi"), entry.get("psi_critical"), entry.get("adjusted"), entry["limit"])
+        entry["verdict"] = verdict(
+            entry.get("psi"), entry.get("psi_critical"), entry.get("adjusted"), entry["limit"], fallen="fallen" in entry
+        )
     by_verdict = {name: [e for e in found if e["verdict"] == name] for name in ("stable", "inconclusive", "moved")}
     return {
         "method": "Benjamini-Yekutieli",

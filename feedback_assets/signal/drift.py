@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from feedback_assets.signal.clusters import clustered_size
-from feedback_assets.signal.decisions import Verdict, verdict
+from feedback_assets.signal.decisions import FALSE_DISCOVERIES, Verdict, verdict
 from feedback_assets.signal.divergence import EPSILON, finite, js, kl, psi, psi_terms, two_shares
 from feedback_assets.signal.histogram import (
     OTHER,
@@ -25,6 +25,8 @@ from feedback_assets.signal.histogram import (
     decile_edges,
 )
 
+LEAST_SHARE = 0.01
+"""A category with less is not asked how much of its share it kept."""
 SHOWN_CELLS = 50
 """As many cells are written out; of more, those that moved most."""
 
@@ -77,9 +79,34 @@ class Drift:
     epsilon: float = EPSILON
     base: str = "e"
 
-    def verdict(self, limit: float, adjusted: float | None = None) -> Verdict:
-        """Hold the PSI against `limit`; `adjusted` is `psi_chance` adjusted for the number of decisions."""
-        return verdict(self.psi, self.psi_critical, self.psi_chance if adjusted is None else adjusted, limit)
+    def verdict(self, limit: float, adjusted: float | None = None, share_kept: float = 0.0) -> Verdict:
+        """Hold the PSI against `limit`, and each value's share against `share_kept`.
+
+        `adjusted` is `psi_chance` adjusted for the number of decisions.
+        """
+        chance = self.psi_chance if adjusted is None else adjusted
+        fallen = self.fallen(share_kept) is not None
+        return verdict(self.psi, self.psi_critical, chance, limit, fallen=fallen)
+
+    def fallen(self, share_kept: float) -> str | None:
+        """The largest category that kept at most this part of its share, beyond chance; None if there is none.
+
+        Of categories that had 1 % or more, and of no intervals. Chance by the two-proportion test at the effective
+        sizes, allowing for the number of cells (Bonferroni).
+        """
+        if self.edges is not None or not self.effective_current or self.effective_reference == 0:
+            return None
+        known, n = self.effective_reference, self.effective_current
+        scale = 1 / n + (1 / known if known is not None else 0.0)
+        beyond = []
+        for cell, p, q in zip(self.cells, self.reference, self.current, strict=True):
+            if p < LEAST_SHARE or q > share_kept * p:
+                continue
+            middle = p if known is None else (p * known + q * n) / (known + n)
+            deviation = (p - q) / math.sqrt(max(middle * (1 - middle), 1e-12) * scale)
+            if math.erfc(deviation / math.sqrt(2)) * len(self.cells) <= FALSE_DISCOVERIES:
+                beyond.append((p, cell))
+        return max(beyond)[1] if beyond else None
 
     def as_json(self) -> dict[str, Any]:
         """Plain finite values; of more than 50 cells those that moved most."""

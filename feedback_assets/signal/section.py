@@ -22,6 +22,9 @@ class Limits(Section):
 
     psi: float = Field(default=0.25, gt=0, description="beyond this PSI, and beyond chance, a column has moved")
     psi_warn: float = Field(default=0.1, gt=0, description="beyond this PSI, and beyond chance, a warning")
+    share_kept: float = Field(
+        default=0.6, ge=0, lt=1, description="a category that keeps this part of its share or less has moved"
+    )
     lost_share: float = Field(default=1.0, gt=0, le=1, description="a group that loses this share or more is reported")
 
     @model_validator(mode="after")
