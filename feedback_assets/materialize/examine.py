@@ -103,8 +103,8 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
     )
     required["drift"] = Required(
         "transformation" in monitoring.gating,
-        f"against the input no column moved beyond a PSI of {monitoring.limits.psi} and beyond chance, and no value kept "
-        f"{monitoring.limits.share_kept:.0%} of its share or less",
+        f"against the input no column moved beyond a PSI of {monitoring.limits.psi} and beyond chance, and no category "
+        f"kept {monitoring.limits.share_kept:.0%} of its share or less",
         {"type": "drift", **shares},
     )
     if stage.name == "training_set":

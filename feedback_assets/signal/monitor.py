@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Context
 from typing import Any
 
 import polars as pl
@@ -15,6 +16,7 @@ SAMPLE_UNITS = (("record", "row_id"), ("item", "item_id"), ("annotator", "annota
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 TOP = 50
 EXAMPLES = 10
+_DOWN = Context(prec=9, rounding=ROUND_FLOOR)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def distribution(seen: Profile) -> dict[str, dict[str, Any]]:
             continue
         entry: dict[str, Any] = {"kind": kind}
         if kind == "numeric":
-            edges = decile_edges(seen.ordered(name))
+            # Written with 9 digits, an edge must not pass the value that it stands on.
+            edges = tuple(sorted({float(_DOWN.create_decimal(edge)) for edge in decile_edges(seen.ordered(name))}))
             counted = seen.histogram(name, edges)
             shares = counted.shares()
             entry |= {

@@ -160,6 +160,15 @@ def test_the_distribution_of_a_release_serves_as_its_own_baseline(rows):
         assert found.drift.psi == pytest.approx(0, abs=1e-12)
 
 
+def test_the_edges_of_a_release_still_part_its_values_when_they_are_written_with_nine_digits():
+    ninths = [{"kind": "rating", "score": float(i), "score_min": 1.0, "score_max": 10.0} for i in range(1, 11)]
+    frame = records(ninths * 50)
+    entry = distribution(signal_of(frame))["score"]
+    entry["edges"] = [float(f"{edge:.9g}") for edge in entry["edges"]]
+    (found,) = baseline_drift(signal_of(frame), {"score": entry}, LIMITS)
+    assert found.drift.psi == pytest.approx(0, abs=1e-12)
+
+
 @SOME
 @given(
     st.lists(st.tuples(st.sampled_from([*"abc", None]), st.integers(0, 9) | st.none()), min_size=1, max_size=40),
