@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from feedback_assets.policy import Loaded, Section, load
-from feedback_assets.signal.monitor import Monitoring
+from feedback_assets.signal.section import Monitoring
 from feedback_assets.sources.guidelines import GuidelinesSection
 from feedback_assets.stages import (
     converted,

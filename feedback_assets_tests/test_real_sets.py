@@ -230,6 +230,16 @@ def test_every_line_is_in_the_release_or_has_a_fate_with_its_rule(built):
     assert built.release.content["annotations"]["records"] == len(released)
 
 
+def test_where_nothing_is_wrong_no_check_of_drift_fails(built):
+    cries = [
+        f"{stage}: {check['meaning']}"
+        for stage, commit in built.commits.items()
+        for check in commit.checks
+        if check["kind"] == "drift" and check["status"] in ("failed", "error")
+    ]
+    assert cries == []
+
+
 def test_no_stage_changes_what_was_ingested(built):
     ingested = built.table("ingested").sort("row_id")
     for stage in AFTER_INTAKE:

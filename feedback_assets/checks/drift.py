@@ -62,44 +62,118 @@ def limit_check(
 
 
 def drift_check(
-    against: str, drift: Mapping[str, Any], limit: float, *, epsilon: float = 1e-4, blocking: bool = False
+    name: str,
+    drift: Mapping[str, Any],
+    *,
+    against: str,
+    blocking: bool = False,
+    definition: Mapping[str, Any] | None = None,
 ) -> CheckResult:
-    """The PSI of one column against `limit`.
+    """What was decided on the PSI of one column.
 
     Args:
-        against: what it is compared with: "input" or "baseline".
-        drift: plain values: `column`, `psi`, `psi_critical`, `n_current`, `problem` and whatever else is worth keeping.
-            A column without rows on one side is inconclusive, one with a `problem` an error.
-        limit: the largest PSI that passes.
-        epsilon: the share that stood in for empty cells: part of the definition.
+        name: name of the check.
+        drift: plain values: `column`, `verdict`, `psi`, `psi_critical`, `psi_chance`, `adjusted`, `limits`, `problem`,
+            `because`. A column without rows on one side is inconclusive, one with a `problem` an error.
+        against: what it is compared with, for the sentence.
         blocking: whether a failure holds the materialization back.
+        definition: what defines the check, beside the limit.
     """
-    column, problem = drift["column"], drift.get("problem")
-    value, critical = drift.get("psi"), drift.get("psi_critical")
-    definition = {"statistic": "psi", "column": column, "against": against, "epsilon": epsilon}
+    status, sentence = _STATUS[drift["verdict"]], _sentence(drift, against)
     kept = {key: entry for key, entry in drift.items() if key not in ("cells", "edges", "limits", "verdict", "warning")}
-    name = f"drift__{column}__{against}"
-    if problem or value is not None:
-        return limit_check(
-            name,
-            None if problem else value,
-            limit,
-            what=f"The PSI of {column} against the {against}" + (f" ({problem})" if problem else ""),
-            critical=math.inf if critical is None else critical,
-            blocking=blocking,
-            definition=definition,
-            observed=kept,
-        )
     return CheckResult(
         name=name,
-        passed=False,
+        passed=status == "passed",
         blocking=blocking,
-        status="inconclusive",
+        status=status,
         kind="drift",
-        meaning=f"{column} has no rows to compare with the {against}.",
-        definition={"type": "drift", **definition, "limit": limit},
-        observed={**kept, "value": None, "critical": critical},
+        meaning=sentence,
+        definition={"type": "drift", **(definition or {}), "limit": drift["limits"]["psi"]},
+        observed=kept,
     )
+
+
+def drifts_check(
+    name: str,
+    drifts: Sequence[Mapping[str, Any]],
+    *,
+    against: str,
+    blocking: bool = False,
+    definition: Mapping[str, Any] | None = None,
+) -> CheckResult:
+    """None of several columns moved; those that did lead, the farthest first. Arguments as for `drift_check`.
+
+    Only entries that are `held` decide. It is inconclusive if nothing could be told of any of them.
+    """
+    held = [entry for entry in drifts if entry["held"]]
+    ranked = sorted(held, key=lambda entry: (-(entry.get("psi") or 0.0), entry["column"]))
+    by_verdict = {
+        verdict: [entry for entry in ranked if entry["verdict"] == verdict] for verdict in (*_STATUS, "error")
+    }
+    broken = [*by_verdict["error"], *by_verdict["moved"]]
+    status: Status = "error" if by_verdict["error"] else "failed" if broken else "passed"
+    if broken:
+        said = [_sentence(entry, against).removesuffix(".") for entry in broken[:SHOWN]]
+        sentence = "; ".join(said) + (f"; and {len(broken) - SHOWN} more" if len(broken) > SHOWN else "")
+    else:
+        sentence = f"{len(held)} columns against the {against}, none beyond the limit"
+        if held and len(by_verdict["inconclusive"]) == len(held):
+            status = "inconclusive"
+    if by_verdict["inconclusive"]:
+        sentence += f"; too few independent rows to tell: {', '.join(e['column'] for e in by_verdict['inconclusive'])}"
+    about = [entry["column"] for entry in drifts if not entry["held"] and entry["verdict"] == "moved"]
+    if about:
+        sentence += f"; of other composition, and not held to the limit: {', '.join(dict.fromkeys(about))}"
+    return CheckResult(
+        name=name,
+        passed=status == "passed",
+        blocking=blocking,
+        status=status,
+        kind="drift",
+        meaning=sentence,
+        definition={"type": "drift", **(definition or {})},
+        observed={
+            "columns": len(held),
+            "moved": {entry["column"]: entry.get("psi") for entry in by_verdict["moved"]},
+            "inconclusive": [entry["column"] for entry in by_verdict["inconclusive"]],
+            "other_composition": about,
+        },
+    )
+
+
+_STATUS: Mapping[str, Status] = {
+    "stable": "passed",
+    "moved": "failed",
+    "inconclusive": "inconclusive",
+    "error": "error",
+}
+
+
+def _sentence(drift: Mapping[str, Any], against: str) -> str:
+    value, limit, verdict = drift.get("psi"), drift["limits"]["psi"], drift["verdict"]
+    batch = f" in batch {drift['batch']} of {drift['source']}" if drift.get("batch") else ""
+    what = f"The PSI of {drift['column']}{batch} against the {against}"
+    why = f": {drift['because']}" if drift.get("because") else ""
+    critical = drift.get("psi_critical")
+    if verdict == "error":
+        return f"{what} could not be computed ({drift.get('problem')})."
+    if value is None or critical is None:
+        return f"{drift['column']}{batch} has no rows to compare with the {against}."
+    if verdict == "moved" and value <= limit:
+        kept = drift["limits"]["share_kept"]
+        return f"{drift['column']}{batch} against the {against}: a value kept {kept:.0%} of its share or less{why}."
+    if verdict == "moved":
+        return f"{what} is {value:.3g}, beyond the limit of {limit:g}{why}."
+    if critical > limit:
+        return (
+            f"{what} is {value:.3g}, but chance alone gives up to {critical:.3g} here: too few independent rows for "
+            f"{limit:g}."
+        )
+    if verdict == "inconclusive":
+        return (
+            f"{what} is {value:.3g}, beyond the limit of {limit:g}, but chance explains it among all that is decided."
+        )
+    return f"{what} is {value:.3g}, within the limit of {limit:g}."
 
 
 def loss_check(
@@ -107,6 +181,7 @@ def loss_check(
     limit: float = 1.0,
     *,
     allowed: Mapping[tuple[str, str], str] | None = None,
+    because: Mapping[str, str] | None = None,
     blocking: bool = True,
 ) -> CheckResult:
     """No group lost the share `limit` or more (1: all) of its rows, but for those that the policy allows.
@@ -115,6 +190,7 @@ def loss_check(
         losses: plain values of each group: `column`, `value`, `rows`, `lost`.
         limit: the share, above 0.
         allowed: reasons for expected losses by (column, value).
+        because: what took the rows, by `column=value`, for the sentence.
         blocking: whether a failure holds the materialization back.
     """
     reasons = {f"{column}={value}": why for (column, value), why in sorted((allowed or {}).items())}
@@ -123,7 +199,11 @@ def loss_check(
     broken = [loss for loss in beyond if loss["group"] not in reasons]
     how_much = "all" if limit >= 1 else f"{limit:.0%} or more"
     if broken:
-        named = [f"{loss['group']} lost {loss['lost']:,} of {loss['rows']:,} rows" for loss in broken[:SHOWN]]
+        why = {group: f" ({reason})" for group, reason in (because or {}).items()}
+        named = [
+            f"{loss['group']} lost {loss['lost']:,} of {loss['rows']:,} rows{why.get(loss['group'], '')}"
+            for loss in broken[:SHOWN]
+        ]
         more = f" (and {len(broken) - SHOWN} more)" if len(broken) > SHOWN else ""
         sentence = f"{'; '.join(named)}{more}; if this is meant, name it under monitoring.allowed_losses"
     else:

@@ -2,33 +2,33 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from feedback_assets.checks.conservation import DEFINITION, conservation
-from feedback_assets.checks.drift import SHOWN, drift_check, limit_check, loss_check
+from feedback_assets.checks.drift import SHOWN, drift_check, drifts_check, limit_check, loss_check
 from feedback_assets.checks.expectations import run_suite
 from feedback_assets.checks.result import CheckResult, Kind, Status, plain
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import canonical_json, digest
+from feedback_assets.materialize.comparisons import (
+    Compared,
+    Side,
+    baseline,
+    newest_batches,
+    takers,
+    transformation,
+)
 from feedback_assets.materialize.profiles import lost_of, profile_of
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import Policy
-from feedback_assets.signal.monitor import (
-    LOST,
-    ColumnDrift,
-    Monitoring,
-    baseline_drift,
-    distribution,
-    effective_sample_size,
-    identity_changes,
-    loss_by_annotator,
-    loss_by_group,
-    transformation_drift,
-)
+from feedback_assets.signal.comparisons import ColumnDrift
+from feedback_assets.signal.losses import LOST, loss_by_annotator, loss_by_group
+from feedback_assets.signal.monitor import distribution, effective_sample_size, identity_changes
+from feedback_assets.signal.section import Monitoring
 from feedback_assets.snapshots.snapshot import Snapshot, scan
 from feedback_assets.sources.guidelines import overlaps
 from feedback_assets.stages.ingested import IngestedSection
@@ -56,6 +56,7 @@ class Required:
 def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
     """All checks of a stage under this policy, by name: what is run, what Dagster shows, and what the gate asks for."""
     section, monitoring = policy.section(stage.name), policy.monitoring
+    shares = monitoring.limits.model_dump(include={"psi", "share_kept"})
     required = {
         promise.name: Required(
             promise.blocking, promise.meaning, {"type": promise.type, "kwargs": plain(promise.kwargs)}
@@ -86,6 +87,11 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
             "no batch is in quarantine as a whole, unless the policy names it under ingested.lost_batches",
             {"type": "quarantined_batches", "lost": lost},
         )
+        required["input_drift"] = Required(
+            "input" in monitoring.gating,
+            "what annotators answer in the newest batch of a source is what they answered in its earlier ones",
+            {"type": "input_drift", **shares, "columns": list(monitoring.answers)},
+        )
         return required
     allowed = {
         f"{column}={value}": reason for (column, value), reason in sorted(monitoring.allowed(stage.name).items())
@@ -96,29 +102,38 @@ def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
         {"type": "loss_by_group", "lost_share": monitoring.limits.lost_share, "allowed": allowed},
     )
     required["drift"] = Required(
-        False,
-        f"no monitored column moved beyond a PSI of {monitoring.limits.psi}, and beyond chance, against the input",
-        {"type": "drift", "psi": monitoring.limits.psi},
+        "transformation" in monitoring.gating,
+        f"against the input no column moved beyond a PSI of {monitoring.limits.psi} and beyond chance, and no category "
+        f"kept {monitoring.limits.share_kept:.0%} of its share or less",
+        {"type": "drift", **shares},
     )
     if stage.name == "training_set":
-        for column, expected in sorted(monitoring.pinned()["expect"].items()):
+        declared = monitoring.pinned()["expect"]
+        for column in monitoring.expected_columns:
+            expected = declared.get(column) or {"release": monitoring.baseline and monitoring.baseline.release}
             required[baseline_name(column)] = Required(
-                True,
-                f"{column} has the distribution that the policy expects",
-                {"type": "baseline", "column": column, "expected": expected, "psi": monitoring.limits.psi},
+                "baseline" in monitoring.gating,
+                f"{column} has the distribution that is expected of it",
+                {"type": "baseline", "column": column, "expected": expected, **shares},
             )
     return required
 
 
 @dataclass(frozen=True)
 class Examined:
-    """A snapshot beside what it was made from: `before` is the upstream stage's, None at the start of the graph."""
+    """A snapshot beside what it was made from: `before` is the upstream stage's, None at the start of the graph.
+
+    For a release `decided` holds the chances of all that was decided behind it, and `since` the PSI against the
+    baseline of each stage behind it, by column.
+    """
 
     stage: Stage
     policy: Policy
     before: Snapshot | None
     weight_before: str | None
     after: Snapshot
+    decided: tuple[float, ...] = ()
+    since: tuple[tuple[str, Mapping[str, float | None]], ...] = ()
 
     @property
     def versions(self) -> list[str]:
@@ -135,8 +150,9 @@ def examine(project: Project, examined: Examined) -> dict[str, Any]:
     """Run the checks and compute the signals; remembered, because the same data and definitions give the same results.
 
     Returns:
-        `checks`, `drift` (against the input), `baseline` (against what is expected), `losses`, `identities`,
-        `effective_sample_size` (by record, item and annotator) and `distribution`, all plain JSON values.
+        `checks`, `drift` (against the stage's input), `input` (the newest batches against earlier ones), `baseline`
+        (against what is expected), `losses`, `identities`, `effective_sample_size` (by record, item and annotator) and
+        `distribution`, all plain JSON values.
     """
     stage, policy = examined.stage, examined.policy
     required = required_checks(stage, policy)
@@ -149,6 +165,7 @@ def examine(project: Project, examined: Examined) -> dict[str, Any]:
             stage.weight,
             examined.weight_before,
             examined.versions,
+            [examined.decided, examined.since],
         ]
     )
     found = project.store.recall(key)
@@ -167,6 +184,7 @@ def _examine(project: Project, examined: Examined, required: dict[str, Required]
     narrow = after.select([name for name in schema if name in wanted] or schema[:1]).collect()
     found: dict[str, Any] = {
         "drift": [],
+        "input": [],
         "baseline": [],
         "losses": [],
         "identities": [],
@@ -207,65 +225,72 @@ def _signals(
     store, stage, table = project.store, examined.stage, examined.after.tables["rows"]
     fates = project.held.rows(examined.after.tables["fates"]).collect()
     after = project.held.rows(table)
-    seen = profile_of(store, table, after, stage.weight, monitoring.columns)
+    counted = monitoring.counted_columns
+    seen = profile_of(store, table, after, stage.weight, counted)
+    sizes = effective_sample_size(after, stage.weight)
+    compared = Compared(monitoring, Side(after, stage.weight, seen), sizes)
+    release = stage.name == "training_set"
     found: dict[str, Any] = {
-        "effective_sample_size": {size.unit: size.as_json() for size in effective_sample_size(after, stage.weight)},
-        "distribution": distribution(seen) if stage.name == "training_set" else {},
+        "effective_sample_size": {size.unit: size.as_json() for size in sizes},
+        "distribution": distribution(seen) if release else {},
     }
     results = []
+    drifts: list[ColumnDrift] = []
     if examined.before is None:
         results.append(_intake_conserves(after, fates.lazy()))
         results.append(_quarantined_share(fates.lazy(), required["quarantined_share"]))
         batches = scan(store, examined.after.tables["batches"])
         results.append(_quarantined_batches(batches, required["quarantined_batches"]))
-        return found, results
-    came = examined.before.tables["rows"]
-    arrived = project.held.rows(came)
-    before = profile_of(store, came, arrived, examined.weight_before, monitoring.columns)
-    lost = lost_of(arrived, fates, LOST)
-    ids = arrived.select("row_id")
-    stands = after.select([name for name in ("row_id", "copy_index", "parents") if name in table.schema])
-    results.append(conservation(ids.unique() if "copy_index" in came.schema else ids, stands, fates))
-    drifts = transformation_drift(before, seen, monitoring.limits)
-    losses = loss_by_group(before, lost)
-    found["drift"] = [_brief(entry) for entry in drifts]
-    found["losses"] = [loss.as_json() for loss in losses if loss.lost] + [
-        loss.as_json() for loss in loss_by_annotator(before, lost)
-    ]
-    found["identities"] = [change.as_json() for change in identity_changes(before, seen)]
-    results.append(_drift_check(drifts, required["drift"]))
-    results.append(
-        loss_check(
-            [loss.as_json() for loss in losses], monitoring.limits.lost_share, allowed=monitoring.allowed(stage.name)
-        )
-    )
-    if stage.name == "training_set":
-        expected = dict(monitoring.expect)
-        held = baseline_drift(
-            after, expected, weight=stage.weight, limits=monitoring.limits, cluster=monitoring.cluster
-        )
-        found["baseline"] = [entry.as_json() for entry in held]
-        results += [
-            replace(
-                drift_check("baseline", entry.as_json(), monitoring.limits.psi, blocking=True),
-                name=baseline_name(entry.name),
-            )
-            for entry in held
+        newest = [entry.as_json(brief=True) for entry in newest_batches(store, examined.after, monitoring)]
+        found["input"] = newest
+        results.append(drifts_check("input_drift", newest, against="earlier batches"))
+    else:
+        came = examined.before.tables["rows"]
+        rows = project.held.rows(came)
+        before = Side(rows, examined.weight_before, profile_of(store, came, rows, examined.weight_before, counted))
+        lost = lost_of(rows, fates, LOST)
+        ids = rows.select("row_id")
+        stands = after.select([name for name in ("row_id", "copy_index", "parents") if name in table.schema])
+        results.append(conservation(ids.unique() if "copy_index" in came.schema else ids, stands, fates))
+        drifts = transformation(compared, before, fates, examined.policy.section(stage.name), examined.decided)
+        losses = loss_by_group(before.profile, lost)
+        found["drift"] = [entry.as_json(brief=True) for entry in drifts]
+        found["losses"] = [loss.as_json() for loss in losses if loss.lost] + [
+            loss.as_json() for loss in loss_by_annotator(before.profile, lost)
         ]
+        found["identities"] = [change.as_json() for change in identity_changes(before.profile, seen)]
+        results.append(drifts_check("drift", found["drift"], against="input"))
+        allowed = monitoring.allowed(stage.name)
+        results.append(
+            loss_check(
+                [loss.as_json() for loss in losses],
+                monitoring.limits.lost_share,
+                allowed=allowed,
+                because=takers(compared, rows, fates, losses, allowed),
+            )
+        )
+    beside = [entry.drift.psi_chance for entry in drifts if entry.drift and entry.drift.psi_chance is not None]
+    held = baseline(
+        project, compared, held=release, decided=(*examined.decided, *beside) if release else (), since=examined.since
+    )
+    found["baseline"] = [entry.as_json(brief=not release) for entry in held]
+    if release:
+        by_column = {entry["column"]: entry for entry in found["baseline"]}
+        results += [_expected(column, by_column.get(column)) for column in monitoring.expected_columns]
     return found, results
+
+
+def _expected(column: str, entry: Mapping[str, Any] | None) -> CheckResult:
+    name = baseline_name(column)
+    if entry is not None:
+        return drift_check(name, entry, against="baseline", blocking=True)
+    sentence = f"{column} has no value in any row, and has none in the approved release"
+    return _check(name, "drift", "passed", sentence, {})
 
 
 def baseline_name(column: str) -> str:
     """Name of the check that holds a column against its expected distribution."""
     return re.sub(r"\W", "_", f"baseline__{column}", flags=re.ASCII)
-
-
-def _brief(entry: ColumnDrift) -> dict[str, Any]:
-    """Without the cells, which stand in the snapshots anyway, unless the column moved."""
-    value = entry.as_json()
-    if entry.verdict == "stable" and not entry.warning:
-        value.pop("cells", None)
-    return value
 
 
 def _intake_conserves(after: pl.LazyFrame, fates: pl.LazyFrame) -> CheckResult:
@@ -325,22 +350,6 @@ def _overlaps(registry: pl.LazyFrame) -> CheckResult:
         sentence if found else "no two versions of one task and aspect are in force at the same time",
         {"overlaps": len(found)},
     )
-
-
-def _drift_check(drifts: Sequence[ColumnDrift], required: Required) -> CheckResult:
-    moved = sorted(
-        (d for d in drifts if d.verdict == "moved" and d.drift), key=lambda d: -((d.drift.psi if d.drift else 0) or 0)
-    )
-    unsure = [d.name for d in drifts if d.verdict == "inconclusive"]
-    limit = required.definition["psi"]
-    if moved:
-        sentence = "; ".join(f"{d.name}: PSI {d.drift.psi:.3f} against a limit of {limit}" for d in moved if d.drift)
-    else:
-        sentence = f"{len(drifts)} columns, none beyond a PSI of {limit}"
-    if unsure:
-        sentence += f"; too few rows to tell: {', '.join(unsure)}"
-    status = "failed" if moved else "inconclusive" if unsure and len(unsure) == len(drifts) else "passed"
-    return _check("drift", "drift", status, sentence, {"moved": [d.name for d in moved], "inconclusive": unsure})
 
 
 def _check(name: str, kind: Kind, status: Status, meaning: str, observed: dict[str, Any]) -> CheckResult:

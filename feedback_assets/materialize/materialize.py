@@ -15,12 +15,14 @@ from feedback_assets.digests import digest
 from feedback_assets.engine.engine import ContentPart
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.commit import Commit
-from feedback_assets.materialize.examine import Examined, examine
+from feedback_assets.materialize.comparisons import against_previous
+from feedback_assets.materialize.examine import REGISTRIES, Examined, examine
 from feedback_assets.materialize.git import git_commit
 from feedback_assets.materialize.intake import Taken, read_batches, read_registry
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import stage, upstream
 from feedback_assets.policy import Pinned, Section
+from feedback_assets.signal.decisions import decisions_of
 from feedback_assets.snapshots.snapshot import (
     Snapshot,
     Table,
@@ -151,6 +153,9 @@ def materialize(
         "snapshot": snapshot.as_json(),
         "arrived": dict(arrived),
         "unversioned_changes": _unversioned_changes(previous, section),
+        "against_previous": against_previous(project, entry.weight, previous and previous.snapshot, snapshot)
+        if asset not in REGISTRIES
+        else None,
     }
     return project.commits.add(content, circumstances)
 
@@ -311,7 +316,20 @@ def _examined(project: Project, entry: Stage, inputs: Mapping[str, Commit], snap
         before=before.snapshot if before else None,
         weight_before=stage(before.asset).weight if before else None,
         after=snapshot,
+        **_behind(project, inputs if entry.name == "training_set" else {}),
     )
+
+
+def _behind(project: Project, inputs: Mapping[str, Commit]) -> dict[str, Any]:
+    """What was decided in the stages behind a release: its decisions are held to one false discovery rate with them."""
+    contents = [(name, commit.content) for name, commit in chain(project, inputs).items()]
+    return {
+        "decided": tuple(d["psi_chance"] for d in decisions_of(contents) if "psi_chance" in d),
+        "since": tuple(
+            (name, {entry["column"]: entry.get("psi") for entry in content.get("baseline", ())})
+            for name, content in contents
+        ),
+    }
 
 
 def _counted(project: Project, snapshot: Snapshot) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ import polars as pl
 
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest
-from feedback_assets.signal.monitor import signal_of
+from feedback_assets.signal.columns import signal_of
 from feedback_assets.signal.profile import COUNTS, Profile, merged
-from feedback_assets.snapshots.snapshot import Memo, Snapshot, Table, scan, write_table
+from feedback_assets.snapshots.snapshot import Memo, Part, Snapshot, Table, scan, write_table
 from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.threads import each
 
@@ -21,7 +21,7 @@ def profile_of(
     Without weights it is merged from those of the parts, so that a new batch costs its own rows. A weight may change
     in every row with each batch, and a copy lies in another part than its original: then all rows are counted.
     """
-    whole = ["profile", code_digest("feedback_assets.signal.monitor"), weight, sorted(columns)]
+    whole = ["profile", code_digest("feedback_assets.signal.columns"), weight, sorted(columns)]
     key = digest([*whole, list(table.schema), [part.fingerprint for part in table.parts]])
     known = _recalled(store, key)
     if known is not None:
@@ -39,6 +39,28 @@ def _of_part(store: LocalStore, part: Table, columns: Sequence[str], whole: list
     key = digest([*whole, "part", part.parts[0].fingerprint])
     known = _recalled(store, key)
     return known or _kept(store, key, signal_of(scan(store, part), None, columns))
+
+
+def profile_of_arrivals(store: LocalStore, table: Table, arrivals: Sequence[int], columns: Sequence[str]) -> Profile:
+    """The profile of the rows of some arrivals: a part that holds others too is read, and remembered with them."""
+    whole = ["profile", code_digest("feedback_assets.signal.columns"), None, sorted(columns), list(table.schema)]
+    wanted = set(arrivals)
+
+    def counted(part: Part) -> Profile:
+        first, last = part.arrivals or (0, -1)
+        mine = sorted(wanted & set(range(first, last + 1)))
+        one = Table(table.schema, (part,))
+        if len(mine) == last - first + 1:
+            return _of_part(store, one, columns, whole)
+        key = digest([*whole, "arrivals", part.fingerprint, mine])
+        known = _recalled(store, key)
+        rows = scan(store, one).filter(pl.col("arrival").is_in(mine))
+        return known or _kept(store, key, signal_of(rows, None, columns))
+
+    held = [
+        part for part in table.parts if part.arrivals and wanted & set(range(part.arrivals[0], part.arrivals[1] + 1))
+    ]
+    return merged(each(counted, held))
 
 
 def _recalled(store: LocalStore, key: str) -> Profile | None:

@@ -1,6 +1,5 @@
 """What the Dagster UI shows of a commit record. No row of anyone's text is in it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -9,6 +8,7 @@ import polars as pl
 from feedback_assets.materialize.batches import batches, waiting_files
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
+from feedback_assets.orchestration import drift_metadata
 from feedback_assets.orchestration.lineage import COMMIT
 from feedback_assets.provenance.release import Release, folder, training_files
 from feedback_assets.record import CONTENT, RECORD
@@ -38,11 +38,8 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
     }
     if commit.content["fates"]:
         metadata["fates"] = _table(commit.content["fates"])
-    if commit.content["drift"]:
-        metadata["drift_against_input"] = _table([_shown(entry) for entry in commit.content["drift"]])
-        metadata.update(
-            {f"psi_{entry['column']}": entry["psi"] for entry in commit.content["drift"] if entry["psi"] is not None}
-        )
+    metadata.update({name: _table(entries) for name, entries in drift_metadata.tables(commit).items()})
+    metadata.update(drift_metadata.numbers(commit))
     for unit, size in commit.content["effective_sample_size"].items():
         metadata[f"effective_sample_size_{unit}"] = size["effective"]
     if commit.asset == "ingested":
@@ -53,12 +50,6 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         for path in training_files(project.store, made):
             metadata[f"training_file_{path.parent.name}_{path.name}"] = dg.MetadataValue.path(str(path))
     return metadata
-
-
-def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("column", "verdict", "psi", "kl", "ks", "n_reference", "n_current")
-    # Sums in floats leave 4.7e-17 where nothing moved; a person reads four places.
-    return {key: round(entry[key], 4) if isinstance(entry[key], float) else entry[key] for key in keys}
 
 
 def _batches(project: Project, commit: Commit) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.provenance.changes import Change
 from feedback_assets.provenance.effects import Moved, moved
 from feedback_assets.provenance.metrics import Metric
-from feedback_assets.signal.monitor import MONITORED
+from feedback_assets.signal.columns import MONITORED
 
 SEGMENTS = ("source", "batch", "category", "guideline", "origin", "annotator_id")
 PLACES = ("arrival", "line", "position", "supersedes", "content_part", "content_row", "parents")

@@ -18,8 +18,9 @@ from feedback_assets.provenance.changes import Change, changes
 from feedback_assets.provenance.effects import fates_of, moved
 from feedback_assets.provenance.recipe import commits_of, has_parts, recipe
 from feedback_assets.provenance.release import Release, annotations_of, folder, unpacked
+from feedback_assets.signal.comparisons import drift_between
 from feedback_assets.signal.drift import finite, kl, psi
-from feedback_assets.signal.monitor import Limits, transformation_drift
+from feedback_assets.signal.section import Limits
 from feedback_assets.snapshots.overlay import Overlay
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.snapshots.store import LocalStore
@@ -91,7 +92,7 @@ def _drift(
         first, second = (
             profile_of(overlay, table, scan(overlay, table), weight, monitoring["columns"]) for table in tables
         )
-        found = transformation_drift(first, second, Limits.model_validate(monitoring["limits"]))
+        found = drift_between(first, second, Limits.model_validate(monitoring["limits"]))
         keys = ("column", "verdict", "psi", "kl", "kl_reversed", "ks", "ks_location")
         return [{key: entry.as_json().get(key) for key in keys} for entry in found]
     untold.append(f"how the distributions of {now.asset} differ: parts of it are gone")

@@ -19,13 +19,10 @@ import polars as pl
 
 from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import aggregate
-from feedback_assets.signal.monitor import (
-    MONITORED,
-    baseline_drift,
-    distribution,
-    effective_sample_size,
-    signal_of,
-)
+from feedback_assets.signal.columns import MONITORED, signal_of
+from feedback_assets.signal.comparisons import baseline_drift
+from feedback_assets.signal.monitor import distribution, effective_sample_size
+from feedback_assets.signal.section import Limits
 
 WEIGHT = "training_weight"
 _WATCHED = {entry.name: entry for entry in MONITORED}
@@ -75,7 +72,7 @@ def metric(text: str, baseline: Mapping[str, Any] | None = None) -> Metric:
 
     Args:
         text: as a person says it; `psi:COLUMN` and `effective-sample-size:UNIT` say of what.
-        baseline: by column the distribution that `psi` is held against (see `signal.monitor.baseline_drift`).
+        baseline: by column the distribution that `psi` is held against (see `signal.comparisons.baseline_drift`).
 
     Raises:
         FeedbackError: it names nothing, or is refused; one line.
@@ -189,7 +186,7 @@ def _psi(column: str | None, baseline: Mapping[str, Any], frame: pl.LazyFrame) -
     if column is not None and column not in baseline:
         raise FeedbackError(f"psi:{column}: there is no baseline of it; known: {', '.join(sorted(baseline))}")
     held = {name: value for name, value in baseline.items() if column in (None, name)}
-    found = baseline_drift(frame, held, weight=WEIGHT)
+    found = baseline_drift(signal_of(frame, WEIGHT, tuple(held)), held, Limits())
     values = [entry.drift.psi for entry in found if entry.drift is not None and entry.drift.psi is not None]
     return max(values, default=None)
 

@@ -30,6 +30,7 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.export import write_exports
 from feedback_assets.provenance.gate import Verdict, gate
+from feedback_assets.signal.decisions import release_decisions
 from feedback_assets.snapshots.snapshot import ROW_GROUP
 from feedback_assets.snapshots.store import LocalStore
 
@@ -127,6 +128,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         "guidelines": _guidelines(project, commits["guidelines"]),
         "transformations": [_transformation(project, commits[entry.name]) for entry in STAGES if entry.name in commits],
         "distribution": commit.content["distribution"],
+        "decisions": release_decisions((name, entry.content) for name, entry in commits.items()),
         "exports": exports,
         "commits": {name: entry.content for name, entry in commits.items()},
     }

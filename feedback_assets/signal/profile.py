@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import polars as pl
 
 from feedback_assets.errors import FeedbackError
-from feedback_assets.signal.drift import NULL, UNIT, Histogram, Ordered, binned, fixed_point
+from feedback_assets.signal.histogram import NULL, UNIT, Histogram, Ordered, binned, fixed_point
 
 Frame: TypeAlias = pl.DataFrame | pl.LazyFrame
 Kind: TypeAlias = Literal["categorical", "numeric"]
@@ -172,3 +172,10 @@ def records(frame: Frame, columns: Sequence[str], weight: str | None) -> pl.Data
         firsts = rows.drop(MASS).with_columns(pl.col("row_id").hash().alias("\0row"))
         rows = firsts.filter(pl.col("\0row").is_first_distinct()).join(held, on="\0row", how="left").drop("\0row")
     return rows
+
+
+def named(counted: Profile, column: str, *, nulls: bool = False) -> dict[str, int]:
+    """Rows by value of a categorical column; without `nulls` only those that have one."""
+    held = counted.of(column).select("value", "rows")
+    held = held.with_columns(pl.col("value").fill_null(NULL)) if nulls else held.drop_nulls("value")
+    return dict(held.group_by("value").agg(pl.col("rows").sum()).sort("value").iter_rows())

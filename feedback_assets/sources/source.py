@@ -89,9 +89,10 @@ class ColumnMapping(Section):
     def _known_zone(cls, value: str | None) -> str | None:
         from zoneinfo import ZoneInfo, available_timezones
 
+        if value is None:
+            return None
         try:
-            if value is not None:
-                ZoneInfo(value)
+            ZoneInfo(value)
         except (KeyError, ValueError, OSError):
             close = get_close_matches(value, available_timezones(), n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""

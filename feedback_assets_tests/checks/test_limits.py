@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from feedback_assets.checks.drift import drift_check, limit_check, loss_check
+from feedback_assets.checks.drift import drift_check, drifts_check, limit_check, loss_check
 from feedback_assets.checks.result import CheckResult, plain
 from feedback_assets.digests import digest
 
@@ -28,17 +28,47 @@ def test_a_number_passes_fails_cannot_tell_or_is_an_error(value, critical, statu
     json.dumps(found.as_json(), allow_nan=False)
 
 
-def test_a_drift_check_says_column_number_and_limit():
-    found = drift_check("input", {"column": "category", "psi": 0.31, "psi_critical": 0.02, "cells": []}, 0.25)
-    assert found.name == "drift__category__input"
-    assert found.meaning == "The PSI of category against the input is 0.31, beyond the limit of 0.25."
+def decided(column: str, verdict: str, psi: float | None = None, **more) -> dict:
+    limits = {"psi": 0.25, "psi_warn": 0.1}
+    return {
+        "column": column,
+        "verdict": verdict,
+        "psi": psi,
+        "psi_critical": 0.02,
+        "limits": limits,
+        "held": True,
+    } | more
+
+
+def test_a_drift_check_says_column_number_limit_and_why():
+    why = "`category=coding` went from 12.0 % to 3.1 %; rule `short-response` v2 removed 81 % of it"
+    found = drift_check("d", decided("category", "moved", 0.31, because=why, cells=[]), against="input")
+    assert found.status == "failed"
+    assert found.meaning == f"The PSI of category against the input is 0.31, beyond the limit of 0.25: {why}."
     assert found.definition["limit"] == 0.25
     assert "cells" not in found.observed
 
 
 def test_drift_without_rows_is_inconclusive_and_with_a_problem_an_error():
-    assert drift_check("baseline", {"column": "c", "psi": None, "psi_critical": None}, 0.25).status == "inconclusive"
-    assert drift_check("baseline", {"column": "c", "problem": "no such column"}, 0.25).status == "error"
+    unsure = decided("c", "inconclusive", psi_critical=None)
+    assert drift_check("d", unsure, against="baseline").status == "inconclusive"
+    assert drift_check("d", decided("c", "error", problem="no such column"), against="baseline").status == "error"
+
+
+def test_of_several_columns_those_that_moved_lead_and_what_cannot_be_told_is_counted():
+    stable, unsure = decided("task", "stable", 0.01), decided("score", "inconclusive", 0.3, psi_critical=0.4)
+    one, two = decided("category", "moved", 0.3), decided("outcome", "moved", 0.5)
+    found = drifts_check("drift", [stable, unsure, one, two], against="input")
+    assert found.status == "failed"
+    assert found.meaning.startswith(
+        "The PSI of outcome against the input is 0.5, beyond the limit of 0.25; The PSI of c"
+    )
+    assert found.meaning.endswith("too few independent rows to tell: score")
+    assert found.observed["moved"] == {"outcome": 0.5, "category": 0.3}
+    assert drifts_check("drift", [stable, unsure], against="input").passed
+    assert drifts_check("drift", [unsure], against="input").status == "inconclusive"
+    assert drifts_check("drift", [stable, decided("c", "error", problem="x")], against="input").status == "error"
+    assert drifts_check("drift", [stable, one | {"held": False}], against="input").passed
 
 
 LOSSES = [

@@ -11,21 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_assets.errors import FeedbackError
-from feedback_assets.signal.drift import (
+from feedback_assets.signal.clusters import clustered_size
+from feedback_assets.signal.divergence import js, kl, psi
+from feedback_assets.signal.drift import compare, drift, ks
+from feedback_assets.signal.histogram import (
     NULL,
     OTHER,
     Declared,
     categorical_histogram,
-    clustered_size,
-    compare,
     decile_edges,
     declared,
-    drift,
-    js,
-    kl,
-    ks,
     numeric_histogram,
-    psi,
 )
 from feedback_assets_tests.independent_reading import DATA
 

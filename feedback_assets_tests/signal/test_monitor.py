@@ -11,22 +11,13 @@ from pydantic import ValidationError
 from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import load
 from feedback_assets.record import SCHEMA
-from feedback_assets.signal.monitor import (
-    LOST,
-    MONITORED,
-    AllowedLoss,
-    Limits,
-    Monitoring,
-    baseline_drift,
-    distribution,
-    effective_sample_size,
-    identity_changes,
-    loss_by_annotator,
-    loss_by_group,
-    signal_of,
-    transformation_drift,
-)
+from feedback_assets.signal.clusters import size_in
+from feedback_assets.signal.columns import MONITORED, signal_of
+from feedback_assets.signal.comparisons import Sizes, baseline_drift, drift_between
+from feedback_assets.signal.losses import LOST, loss_by_annotator, loss_by_group
+from feedback_assets.signal.monitor import distribution, effective_sample_size, identity_changes
 from feedback_assets.signal.profile import merged
+from feedback_assets.signal.section import AllowedLoss, Limits, Monitoring
 
 SOME = settings(deadline=None, max_examples=40)
 
@@ -48,7 +39,7 @@ def signal(name: str, rows: list[dict]) -> list:
 
 def drifts(before: pl.DataFrame, after: pl.DataFrame, weight_after: str | None = None, columns: tuple = ()) -> dict:
     profiles = signal_of(before, None, columns), signal_of(after, weight_after, columns)
-    return {d.name: d for d in transformation_drift(*profiles, LIMITS)}
+    return {d.name: d for d in drift_between(*profiles, LIMITS)}
 
 
 def test_labels_are_monitored_as_what_they_say():
@@ -143,16 +134,15 @@ def test_opted_in_columns_are_monitored_too():
 def test_a_baseline_is_met_or_not():
     frame = records([{"category": "ab"[i % 4 == 0], "prompt_chars": i % 100} for i in range(4000)])
     expected = {"category": {"a": 0.75, "b": 0.25}, "prompt_chars": {"edges": [50.0], "shares": [0.9, 0.1]}}
-    found = {d.name: d for d in baseline_drift(frame, expected)}
+    found = {d.name: d for d in baseline_drift(signal_of(frame), expected, LIMITS)}
     assert found["category"].verdict == "stable"
     assert found["prompt_chars"].verdict == "moved"
 
 
 def test_a_baseline_for_a_column_that_is_not_there_is_an_error_not_a_pass():
     frame = records([{"category": "a"}])
-    missing, wrong = baseline_drift(frame, {"mood": {"good": 1.0}, "category": {"edges": [1.0], "shares": [0.5, 0.5]}})[
-        ::-1
-    ]
+    expected = {"mood": {"good": 1.0}, "category": {"edges": [1.0], "shares": [0.5, 0.5]}}
+    missing, wrong = baseline_drift(signal_of(frame), expected, LIMITS)[::-1]
     assert (missing.verdict, wrong.verdict) == ("error", "error")
     assert missing.problem == "expect.mood: the data has no such column"
     assert wrong.problem == "expect.category: the data has it categorical, not numeric"
@@ -166,8 +156,17 @@ def test_the_distribution_of_a_release_serves_as_its_own_baseline(rows):
     )
     actual = distribution(signal_of(frame, "weight"))
     json.dumps(actual, allow_nan=False)
-    for found in baseline_drift(frame, json.loads(json.dumps(actual)), weight="weight"):
+    for found in baseline_drift(signal_of(frame, "weight"), json.loads(json.dumps(actual)), LIMITS):
         assert found.drift.psi == pytest.approx(0, abs=1e-12)
+
+
+def test_the_edges_of_a_release_still_part_its_values_when_they_are_written_with_nine_digits():
+    ninths = [{"kind": "rating", "score": float(i), "score_min": 1.0, "score_max": 10.0} for i in range(1, 11)]
+    frame = records(ninths * 50)
+    entry = distribution(signal_of(frame))["score"]
+    entry["edges"] = [float(f"{edge:.9g}") for edge in entry["edges"]]
+    (found,) = baseline_drift(signal_of(frame), {"score": entry}, LIMITS)
+    assert found.drift.psi == pytest.approx(0, abs=1e-12)
 
 
 @SOME
@@ -198,8 +197,13 @@ def test_of_many_categories_the_distribution_names_fifty_and_pools_the_rest():
 def test_judgments_of_few_annotators_are_not_taken_for_independent():
     rows = [{"category": "ab"[w % 2], "annotator_id": f"w{w}"} for w in range(20) for _ in range(100)]
     expected = {"category": {"a": 0.2, "b": 0.8}}
-    alone = baseline_drift(records(rows), expected)[0]
-    clustered = baseline_drift(records(rows), expected, cluster="annotator_id")[0]
+    frame = records(rows)
+    category = next(entry for entry in MONITORED if entry.name == "category")
+    sizes = Sizes(
+        lambda _, edges: (None, size_in(frame, category, None, ["annotator_id"], edges)), 20, ("annotator_id",)
+    )
+    alone = baseline_drift(signal_of(frame), expected, LIMITS)[0]
+    clustered = baseline_drift(signal_of(frame), expected, LIMITS, sizes)[0]
     assert alone.drift.effective_current == 2000
     assert clustered.drift.effective_current == pytest.approx(19)
     assert clustered.drift.psi == alone.drift.psi
@@ -262,7 +266,7 @@ def test_the_policy_declares_distributions_limits_and_expected_losses(tmp_path):
     assert section.allowed("filtered") == {("source", "old"): "retired"}
     assert section.allowed("ingested") == {}
     frame = records([{"category": "a", "prompt_chars": 150}])
-    assert {d.name for d in baseline_drift(frame, section.expect)} == {"category", "prompt_chars"}
+    assert {d.name for d in baseline_drift(signal_of(frame), section.expect, LIMITS)} == {"category", "prompt_chars"}
     assert json.loads(json.dumps(section.pinned()))["expect"]["prompt_chars"]["edges"] == [100.0, 200.0]
 
 

@@ -1,0 +1,322 @@
+"""The four comparisons of a materialization's signal, and what moved it where it moved.
+
+1. transformation drift: this stage's output against its input; 2. input drift: the newest batch of each source against
+its earlier ones; 3. against the baseline: declared, or one approved release; 4. against the asset's previous
+materialization, which depends on what happened to be made before, and so is told apart from what was done to the data.
+All are made of profiles, which are merged from parts; rows are read again only where something moved.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from feedback_assets.digests import digest
+from feedback_assets.errors import FeedbackError
+from feedback_assets.materialize.profiles import profile_of, profile_of_arrivals
+from feedback_assets.materialize.project import Project
+from feedback_assets.signal import attribution
+from feedback_assets.signal.clusters import size_in
+from feedback_assets.signal.columns import watched
+from feedback_assets.signal.comparisons import ColumnDrift, Pair, Sizes, adjusted, baseline_drift, drift_between
+from feedback_assets.signal.histogram import NULL
+from feedback_assets.signal.losses import LOST, GroupLoss
+from feedback_assets.signal.monitor import SampleSize, effective_sample_size, identity_changes
+from feedback_assets.signal.profile import Profile, Watched
+from feedback_assets.signal.section import GATED, Monitoring
+from feedback_assets.snapshots.snapshot import Snapshot, Table, scan
+from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.stages.reweighted import ReweightedSection
+
+NOTHING = {NULL: 1.0}
+"""The distribution of a column that has no value in any row."""
+EXPLAINED = 6
+"""As many columns are explained, those that moved most; a cause shows in several."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The rows of a snapshot, their weight column, and their profile."""
+
+    rows: pl.LazyFrame
+    weight: str | None
+    profile: Profile
+
+    @cached_property
+    def schema(self) -> pl.Schema:
+        """Columns of the rows."""
+        return self.rows.collect_schema()
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What was compared: `after` in the light of a policy; `sizes` are its effective sample sizes by unit."""
+
+    monitoring: Monitoring
+    after: Side
+    sizes: Sequence[SampleSize]
+
+    @cached_property
+    def columns(self) -> dict[str, Watched]:
+        """What is counted, by name."""
+        return {entry.name: entry for entry in watched(self.after.schema, self.monitoring.counted_columns)}
+
+    def effective(
+        self, before: Side | None = None, *, alike: bool = False, only: tuple[str, ...] | None = None
+    ) -> Sizes | None:
+        """Sample sizes that allow for clusters; None where the policy names none.
+
+        `before` is the other side, if it is a sample; `alike`: its rows come from the same annotators and items, so
+        they are worth as much each. `only`: the columns of which it may be asked.
+        """
+        clusters = tuple(name for name in self.monitoring.clusters if name in self.after.schema)
+        if not clusters:
+            return None
+        units = [size.effective for size in self.sizes if size.unit in ("item", "annotator") and size.count]
+
+        def size(side: Side, column: str, edges: tuple[float, ...] | None) -> float | None:
+            return size_in(side.rows, self.columns[column], side.weight, clusters, edges)
+
+        def of(column: str, edges: tuple[float, ...] | None) -> Pair:
+            mine = size(self.after, column, edges)
+            if before is None or mine is None:
+                return None, mine
+            if not alike:
+                return size(before, column, edges), mine
+            known = before.profile.histogram(column, edges).effective
+            kish = self.after.profile.histogram(column, edges).effective
+            return (known * mine / kish if kish else None), mine
+
+        return Sizes(of, min(units, default=1.0), clusters, only)
+
+
+def transformation(
+    compared: Compared, before: Side, fates: pl.DataFrame, section: Any, decided: Sequence[float]
+) -> list[ColumnDrift]:
+    """The output against the input: each column that moved with the rule, factor or target that moved it."""
+    sizes = compared.effective(before, alike=True)
+    found = drift_between(before.profile, compared.after.profile, compared.monitoring.limits, sizes)
+    return _explained(adjusted(found, decided), lambda entry: _why_transformed(compared, before, fates, section, entry))
+
+
+def _why_transformed(
+    compared: Compared, before: Side, fates: pl.DataFrame, section: Any, entry: ColumnDrift
+) -> attribution.Cause | None:
+    column, drift, after = compared.columns[entry.name], entry.drift, compared.after
+    if drift is None:
+        return None
+    moved = attribution.moved_most(entry.name, drift, _fell(entry))
+    segments = [compared.columns[name] for name in attribution.SEGMENTS if name in compared.columns]
+    if isinstance(section, ReweightedSection):
+        factors = {f.id: (f"_{f.column()}", f.version) for f in section.factors if f.column() in after.schema}
+        named = [pl.col(name.removeprefix("_")).alias(name) for name, _ in factors.values()]
+        rows = attribution.with_cells(after.rows.with_columns(named), column, drift, ())
+        return attribution.by_factor(rows, drift, moved, factors)
+    if "copy_index" in before.schema:
+        return None
+    told = fates.lazy().select(
+        "row_id",
+        pl.col("fate").alias("_fate"),
+        pl.col("rule").alias("_rule"),
+        pl.col("rule_version").alias("_version"),
+        pl.col("copies").alias("_copies"),
+    )
+    came = before.rows.join(told, on="row_id", how="left")
+    if before.weight is not None:
+        rows = attribution.with_cells(came.with_columns(pl.col(before.weight).alias("_weight")), column, drift, ())
+        return attribution.by_copies(rows, drift, moved)
+    return attribution.by_fate(attribution.with_cells(came, column, drift, segments), drift, moved)
+
+
+def newest_batches(store: LocalStore, snapshot: Snapshot, monitoring: Monitoring) -> list[ColumnDrift]:
+    """For each source its newest batch against its earlier ones; the columns in `answers` are held to the limit."""
+    table = snapshot.tables["rows"]
+    batches = scan(store, snapshot.tables["batches"]).select("arrival", "source", "batch", "rows").collect()
+    found: list[ColumnDrift] = []
+    for (source,), mine in batches.filter(pl.col("rows") > 0).partition_by("source", as_dict=True).items():
+        *earlier, newest = sorted(mine.get_column("arrival"))
+        if not earlier:
+            continue
+        name = mine.filter(pl.col("arrival") == newest).get_column("batch").item()
+        before, after = (_of_arrivals(store, table, which, monitoring) for which in (earlier, [newest]))
+        compared = Compared(monitoring, after, effective_sample_size(after.rows, None))
+        sizes = compared.effective(before, only=monitoring.answers)
+        entries = drift_between(before.profile, after.profile, monitoring.limits, sizes)
+        beside = {"source": source, "batch": name}
+        found += [replace(e, beside=beside, held=e.name in monitoring.answers) for e in entries]
+        found = _explained(adjusted(found), lambda entry, of=compared: _by_segment(of, entry))
+    return found
+
+
+def _of_arrivals(store: LocalStore, table: Table, arrivals: list[int], monitoring: Monitoring) -> Side:
+    parts = [
+        part
+        for part in table.parts
+        if part.arrivals and any(part.arrivals[0] <= a <= part.arrivals[1] for a in arrivals)
+    ]
+    rows = scan(store, Table(table.schema, tuple(parts))).filter(pl.col("arrival").is_in(arrivals))
+    return Side(rows, None, profile_of_arrivals(store, table, arrivals, monitoring.counted_columns))
+
+
+def baseline(
+    project: Project,
+    compared: Compared,
+    *,
+    held: bool,
+    decided: Sequence[float],
+    since: Sequence[tuple[str, Mapping[str, float | None]]],
+) -> list[ColumnDrift]:
+    """Against what is expected.
+
+    Args:
+        project: where an approved release is looked up.
+        compared: the signal.
+        held: whether a check decides on it.
+        decided: the chances of what was decided before, among which these decisions stand.
+        since: the PSI against the same baseline by column, of each stage before this one.
+    """
+    monitoring = compared.monitoring
+    expected = {**approved(project), **monitoring.expect}
+    # Neither side has a value: a release says nothing of such a column.
+    seen = compared.after.profile
+    expected = {
+        name: value
+        for name, value in expected.items()
+        if name in monitoring.expect or value != NOTHING or (name in seen and not seen.blank(name))
+    }
+    found = baseline_drift(seen, expected, monitoring.limits, compared.effective())
+    found = adjusted([replace(entry, held=held) for entry in found], decided)
+    if not held:
+        return found
+    limit = monitoring.limits.psi
+    explained = _explained(found, lambda entry: _by_segment(compared, entry), expected=True)
+    first = {
+        entry.name: next((asset for asset, psis in since if (psis.get(entry.name) or 0.0) > limit), None)
+        for entry in explained
+    }
+    return [
+        replace(entry, because=f"{entry.because}; so since `{first[entry.name]}`")
+        if entry.because and first[entry.name]
+        else entry
+        for entry in explained
+    ]
+
+
+def approved(project: Project) -> dict[str, Any]:
+    """The distributions of the release that `monitoring.baseline` names; a column without values is all null.
+
+    Raises:
+        FeedbackError: there is no such release in the store, or its manifest is not what was written.
+    """
+    named = project.policy.monitoring.baseline
+    if named is None:
+        return {}
+    key = f"releases/{named.release[:16]}/manifest.json"
+    where = f"{project.path}: monitoring.baseline.release"
+    if not project.store.exists(key):
+        raise FeedbackError(
+            f"{where}: no release {named.release} in {project.store.root}; see `feedback-assets releases`"
+        )
+    manifest = json.loads(project.store.get(key))
+    if digest(manifest["content"]) != manifest["id"] or not manifest["id"].startswith(named.release):
+        raise FeedbackError(f"{where}: the manifest of {named.release} is not what was written; restore it")
+    told = manifest["content"]["distribution"]
+    return {name: told.get(name, NOTHING) for name in GATED}
+
+
+def takers(
+    compared: Compared,
+    before: pl.LazyFrame,
+    fates: pl.DataFrame,
+    losses: Sequence[GroupLoss],
+    allowed: Mapping[tuple[str, str], str],
+) -> dict[str, str]:
+    """By `column=value`, for the first groups that lost too much: which rule took how many of their rows."""
+    limit = compared.monitoring.limits.lost_share
+    broken = [
+        loss
+        for loss in losses
+        if loss.rows and loss.lost >= limit * loss.rows and (loss.column, loss.value) not in allowed
+    ]
+    found = {}
+    gone = fates.lazy().filter(pl.col("fate").is_in(LOST))
+    for loss in broken[:EXPLAINED]:
+        group = compared.columns[loss.column]
+        rows = before if group.applies is None else before.filter(group.applies.fill_null(value=False))
+        theirs = rows.filter(group.value.cast(pl.String).fill_null(NULL) == loss.value).select("row_id").unique()
+        taken = (
+            gone.join(theirs, on="row_id", how="semi")
+            .group_by("rule", "rule_version", "fate")
+            .len()
+            .sort("len", "rule", descending=[True, False])
+            .collect()
+        )
+        said = [
+            f"rule `{rule or fate}`{f' v{version}' if version is not None else ''} {attribution.REMOVED[fate]} {n:,}"
+            for rule, version, fate, n in taken.head(3).iter_rows()
+        ]
+        found[f"{loss.column}={loss.value}"] = ", ".join(said)
+    return found
+
+
+def against_previous(project: Project, weight: str | None, previous: Snapshot | None, now: Snapshot) -> dict[str, Any]:
+    """What moved since the asset's previous materialization: `columns` and `identities`, plain JSON values."""
+    if previous is None or previous.data_version == now.data_version:
+        return {"columns": [], "identities": []}
+    monitoring = project.policy.monitoring
+    was, found = (
+        profile_of(project.store, table, scan(project.store, table), weight, monitoring.counted_columns)
+        for table in (previous.tables["rows"], now.tables["rows"])
+    )
+    entries = adjusted(drift_between(was, found, monitoring.limits))
+    return {
+        "columns": [entry.as_json(brief=True) for entry in _told(entries)],
+        "identities": [change.as_json() for change in identity_changes(was, found)],
+    }
+
+
+def _by_segment(compared: Compared, entry: ColumnDrift) -> attribution.Cause | None:
+    if entry.drift is None:
+        return None
+    after = compared.after
+    rows = after.rows if after.weight is None else after.rows.with_columns(pl.col(after.weight).alias("_weight"))
+    segments = [compared.columns[name] for name in attribution.SEGMENTS if name in compared.columns]
+    found = attribution.with_cells(rows, compared.columns[entry.name], entry.drift, segments)
+    return attribution.by_segment(found, entry.drift)
+
+
+def _explained(entries: list[ColumnDrift], why: Any, *, expected: bool = False) -> list[ColumnDrift]:
+    """The entries, those that moved with what a person should know of them."""
+    moved = [entry for entry in entries if entry.held and entry.drift and (entry.verdict == "moved" or entry.warning)]
+    moved = sorted(moved, key=lambda entry: (-((entry.drift and entry.drift.psi) or 0.0), entry.name))[:EXPLAINED]
+    told = {}
+    for entry in moved:
+        cause = why(entry)
+        words = _cell(entry, expected=expected)
+        told[id(entry)] = f"{words}; {cause.sentence()}" if cause else words
+    return [replace(entry, because=told.get(id(entry), entry.because)) for entry in entries]
+
+
+def _told(entries: list[ColumnDrift]) -> list[ColumnDrift]:
+    return [
+        replace(entry, because=_cell(entry)) if entry.verdict == "moved" or entry.warning else entry
+        for entry in entries
+    ]
+
+
+def _fell(entry: ColumnDrift) -> str | None:
+    """The category whose share fell, where the PSI alone would not say that something moved."""
+    within = entry.drift is None or entry.drift.psi is None or entry.drift.psi <= entry.limits.psi
+    return entry.fallen if within else None
+
+
+def _cell(entry: ColumnDrift, *, expected: bool = False) -> str:
+    if entry.drift is None:
+        return ""
+    moved = attribution.moved_most(entry.name, entry.drift, _fell(entry))
+    if expected:
+        return f"`{moved.column}={moved.cell}` is {moved.after:.1%}, expected {moved.before:.1%}".replace("%", " %")
+    return moved.sentence()

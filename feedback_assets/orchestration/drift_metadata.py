@@ -1,0 +1,51 @@
+"""The four comparisons of a commit as metadata: a table each, led by what moved, and numbers that Dagster plots."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from feedback_assets.materialize.commit import Commit
+
+SHOWN = (
+    *("column", "source", "batch", "verdict", "because", "psi", "kl", "kl_reversed", "js", "ks", "ks_location"),
+    *("psi_critical", "adjusted", "n_reference", "n_current", "effective_current"),
+)
+
+
+def tables(commit: Commit) -> dict[str, list[dict[str, Any]]]:
+    """By name of the metadata the rows of each comparison that was made, those that moved farthest first."""
+    previous = (commit.circumstances.get("against_previous") or {}).get("columns", [])
+    compared = {
+        "drift_against_input": commit.content["drift"],
+        "drift_of_newest_batches": commit.content["input"],
+        "drift_against_baseline": commit.content["baseline"],
+        "drift_against_previous": previous,
+    }
+    return {name: [_shown(entry) for entry in _led(entries)] for name, entries in compared.items() if entries}
+
+
+def numbers(commit: Commit) -> dict[str, float]:
+    """The PSI of each column in each comparison; of several sources the largest."""
+    found: dict[str, float] = {}
+    for table, prefix in (
+        ("drift_against_input", "psi"),
+        ("drift_of_newest_batches", "psi_newest"),
+        ("drift_against_baseline", "psi_baseline"),
+        ("drift_against_previous", "psi_previous"),
+    ):
+        for entry in tables(commit).get(table, []):
+            value, name = entry["psi"], f"{prefix}_{entry['column']}"
+            if isinstance(value, float) and math.isfinite(value):
+                found[name] = max(value, found.get(name, 0.0))
+    return found
+
+
+def _led(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    order = {"error": 0, "moved": 1, "inconclusive": 2, "stable": 3}
+    return sorted(entries, key=lambda entry: (order[entry["verdict"]], -(entry.get("psi") or 0.0), entry["column"]))
+
+
+def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
+    # Sums in floats leave 4.7e-17 where nothing moved; a person reads four places.
+    value = {key: entry.get(key) for key in SHOWN}
+    return {key: round(found, 4) if isinstance(found, float) else found for key, found in value.items()}
