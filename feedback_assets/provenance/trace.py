@@ -10,7 +10,9 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import chain
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
-from feedback_assets.snapshots.snapshot import scan
+from feedback_assets.provenance.training_run import training_runs
+from feedback_assets.snapshots.snapshot import Table, scan
+from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.stages.ingested import PLACE
 
 RECORD = (
@@ -30,6 +32,8 @@ RECORD = (
 )
 GUIDELINE = ("guideline", "guideline_status", "guideline_digest", "annotator_agreement", "annotator_agreement_n")
 CLUSTER = ("cluster_id", "assigned_split")
+DELIVERY = (*PLACE, "batch", "fate", "rule", "column", "value")
+STANDS = ("kept", "copied")
 
 
 def trace(project: Project, name: str, commits: dict[str, Commit] | None = None) -> list[dict[str, Any]]:
@@ -41,29 +45,50 @@ def trace(project: Project, name: str, commits: dict[str, Commit] | None = None)
         commits: the chain to look in; default: what stands behind the latest materializations.
 
     Returns:
-        For each annotation: `row_id`, `record` (the columns that say what it is; None for one in quarantine),
-        `deliveries` (each arrival of it), `steps` (one a stage: fate, rule, version, into, what the stage added), and
-        `in_release`.
+        See `follow`.
 
     Raises:
         FeedbackError: nothing is materialized, or no delivery has this name.
     """
-    commits = commits or latest_chain(project)
-    tables = commits["ingested"].snapshot.tables
-    rows = scan(project.store, tables["rows"])
-    deliveries = _deliveries(project, commits["ingested"])
+    return follow(project.store, commits or latest_chain(project), name)
+
+
+def follow(store: LocalStore, commits: dict[str, Commit], name: str) -> list[dict[str, Any]]:
+    """All that the snapshots of `commits` say of an annotation.
+
+    Returns:
+        For each annotation: `row_id`, `record` (the columns that say what it is; None for one in quarantine),
+        `deliveries` (each arrival of it), `steps` (one a stage: fate, rule, version, into, what the stage added; last
+        those of the training runs), and `in_release`.
+
+    Raises:
+        FeedbackError: no delivery has this name.
+        FileNotFoundError: a part is gone.
+    """
+    ingested = commits["ingested"].snapshot.tables
+    rows = scan(store, ingested["rows"])
+    deliveries = _deliveries(store, commits["ingested"])
     here = rows.filter(pl.col("feedback_id") == name).select("row_id").collect()
-    ids = _row_ids(deliveries, name) | set(here.get_column("row_id"))
+    ids = sorted(_row_ids(deliveries, name) | set(here.get_column("row_id")))
     if not ids:
         raise FeedbackError(
-            f"no annotation {name!r} in {project.store.root}; name it by its source's feedback_id, by its row_id "
+            f"no annotation {name!r} in {store.root}; name it by its source's feedback_id, by its row_id "
             "(32 characters), or as BATCH_FILE:LINE, the only name of a record that could not be read"
         )
-    records = rows.filter(pl.col("row_id").is_in(sorted(ids))).select("row_id", *RECORD).collect().to_dicts()
-    unread = sorted(ids - {record["row_id"] for record in records})
+    places = rows.filter(pl.col("row_id").is_in(ids)).select("row_id", "arrival", *RECORD).collect()
+    arrived = deliveries.filter(pl.col("row_id").is_in(ids)).select("row_id", *DELIVERY).sort(PLACE).collect()
+    steps = _steps(store, commits, ids, set(places.get_column("arrival")))
+    arrivals = {row_id: frame.to_dicts() for (row_id,), frame in _by_row(arrived)}
+    records = {record.pop("row_id"): record for record in places.drop("arrival").to_dicts()}
     return [
-        *[_followed(project, commits, record, deliveries) for record in records],
-        *[_quarantined(row_id, deliveries) for row_id in unread],
+        {
+            "row_id": row_id,
+            "record": plain(records[row_id]) if row_id in records else None,
+            "deliveries": arrivals.get(row_id, []),
+            "steps": steps[row_id],
+            "in_release": any(step["stage"] == "training_set" and step["fate"] in STANDS for step in steps[row_id]),
+        }
+        for row_id in sorted(ids, key=lambda row_id: (row_id not in records, row_id))
     ]
 
 
@@ -76,13 +101,13 @@ def latest_chain(project: Project) -> dict[str, Commit]:
     raise FeedbackError(f"{project.store.root}: nothing is materialized yet; `feedback-assets run` does it")
 
 
-def _deliveries(project: Project, ingested: Commit) -> pl.LazyFrame:
+def _deliveries(store: LocalStore, ingested: Commit) -> pl.LazyFrame:
     """Every line that arrived: row_id, fate, and for one in quarantine the column at fault and its value."""
     tables = ingested.snapshot.tables
-    batches = scan(project.store, tables["batches"]).select("arrival", "source", "batch")
-    faults = scan(project.store, tables["quarantine"]).select(*PLACE, pl.col("reason").alias("rule"), "column", "value")
+    batches = scan(store, tables["batches"]).select("arrival", "source", "batch")
+    faults = scan(store, tables["quarantine"]).select(*PLACE, pl.col("reason").alias("rule"), "column", "value")
     return (
-        scan(project.store, tables["fates"])
+        scan(store, tables["fates"])
         .select("row_id", *PLACE, "fate", "rule")
         .join(batches, on="arrival", how="left")
         .join(
@@ -107,63 +132,58 @@ def _row_ids(deliveries: pl.LazyFrame, name: str) -> set[str]:
     return set(deliveries.filter(meant).select("row_id").collect().get_column("row_id"))
 
 
-def _arrivals(row_id: str, deliveries: pl.LazyFrame) -> list[dict[str, Any]]:
-    columns = (*PLACE, "batch", "fate", "rule", "column", "value")
-    return deliveries.filter(pl.col("row_id") == row_id).select(columns).sort(PLACE).collect().to_dicts()
+def _steps(
+    store: LocalStore, commits: dict[str, Commit], ids: list[str], arrivals: set[int]
+) -> dict[str, list[dict[str, Any]]]:
+    """What each stage after intake did to each of `ids`, which came with `arrivals`."""
+    runs = training_runs(store, commits["training_set"].id) if "training_set" in commits else []
+    followed = [commit for asset, commit in commits.items() if asset not in ("ingested", "guidelines")] + runs
+    found: dict[str, list[dict[str, Any]]] = {row_id: [] for row_id in ids}
+    for commit in followed:
+        fates = scan(store, commit.snapshot.tables["fates"]).filter(pl.col("row_id").is_in(ids)).collect()
+        stands = fates.filter(pl.col("fate").is_in(STANDS)).get_column("row_id").to_list()
+        added = _added(store, commit, stands, arrivals)
+        model = {"model": commit.content["model"]} if commit in runs else {}
+        for (row_id,), fate in _by_row(fates):
+            row = fate.row(0, named=True)
+            found[row_id].append(
+                {
+                    "stage": commit.asset,
+                    **model,
+                    "code_version": commit.code_version,
+                    **{key: row[key] for key in ("fate", "rule", "rule_version", "into", "copies")},
+                    "added": added.get(row_id, {}),
+                }
+            )
+    return found
 
 
-def _quarantined(row_id: str, deliveries: pl.LazyFrame) -> dict[str, Any]:
-    arrived = _arrivals(row_id, deliveries)
-    return {"row_id": row_id, "record": None, "deliveries": arrived, "steps": [], "in_release": False}
+def _by_row(frame: pl.DataFrame) -> Any:
+    return frame.partition_by("row_id", as_dict=True, include_key=False, maintain_order=True).items()
 
 
-def _followed(
-    project: Project, commits: dict[str, Commit], record: dict[str, Any], deliveries: pl.LazyFrame
-) -> dict[str, Any]:
-    row_id = record.pop("row_id")
-    steps = []
-    out = False
-    for asset, commit in commits.items():
-        if asset in ("ingested", "guidelines"):
-            continue
-        mine = scan(project.store, commit.snapshot.tables["fates"]).filter(pl.col("row_id") == row_id).collect()
-        if not mine.height:
-            break
-        fate = mine.row(0, named=True)
-        out = fate["fate"] in ("kept", "copied")
-        added = _added(project, commit, row_id) if out else {}
-        steps.append(
-            {
-                "stage": asset,
-                "code_version": commit.code_version,
-                **{k: fate[k] for k in ("fate", "rule", "rule_version", "into", "copies")},
-                "added": added,
-            }
-        )
-    released = bool(steps) and steps[-1]["stage"] == "training_set" and out
-    return {
-        "row_id": row_id,
-        "record": _plain(record),
-        "deliveries": _arrivals(row_id, deliveries),
-        "steps": steps,
-        "in_release": released,
-    }
-
-
-def _added(project: Project, commit: Commit, row_id: str) -> dict[str, Any]:
-    rows = scan(project.store, commit.snapshot.tables["rows"])
-    names = rows.collect_schema().names()
+def _added(store: LocalStore, commit: Commit, ids: list[str], arrivals: set[int]) -> dict[str, dict[str, Any]]:
+    table = commit.snapshot.tables["rows"]
     wanted: dict[str, list[str]] = {
         "guideline_joined": list(GUIDELINE),
         "deduplicated": list(CLUSTER),
-        "reweighted": ["weight", *(name for name in names if name.startswith("w_"))],
+        "reweighted": ["weight", *(name for name in table.schema if name.startswith("w_"))],
         "training_set": ["copies", "training_weight", "assigned_split"],
     }
     columns = wanted.get(commit.asset, [])
-    if not columns:
+    if not columns or not ids:
         return {}
-    return _plain(rows.filter(pl.col("row_id") == row_id).select(columns).head(1).collect().row(0, named=True))
+    near = tuple(
+        part for part in table.parts if part.arrivals is None or any(_within(part.arrivals, at) for at in arrivals)
+    )
+    rows = scan(store, Table(table.schema, near)).filter(pl.col("row_id").is_in(ids)).select("row_id", *columns)
+    return {row.pop("row_id"): plain(row) for row in rows.collect().to_dicts()}
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def _within(arrivals: tuple[int, int], at: int) -> bool:
+    return arrivals[0] <= at <= arrivals[1]
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of a row as JSON has them: times as ISO 8601."""
     return {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in values.items()}
