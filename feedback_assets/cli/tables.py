@@ -328,12 +328,43 @@ def show_trace(traced: list[dict[str, Any]]) -> None:
             rule = f": {step['rule']}{version}" if step["rule"] else ""
             into = f" → {step['into']}" if step["into"] else ""
             copies = f" × {step['copies']}" if (step["copies"] or 0) > 1 else ""
+            copies += f"  by {step['model']}" if "model" in step else ""
             console.print(f"  {step['stage']:<17} {step['fate']}{rule}{into}{copies}", soft_wrap=True)
             added = {key: value for key, value in step["added"].items() if value is not None}
             if added:
                 shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in added.items())
                 console.print(f"                    {shown}", style="dim")
+        if entry.get("told_by", "snapshots") != "snapshots":
+            told = {"annotations": "annotations.parquet beside the manifest", "manifest": "the manifest"}
+            console.print(f"  the parts are gone; this is told by {told[entry['told_by']]}", style="yellow")
         console.print(
             "  in the release" if entry["in_release"] else "  not in the release",
             style="green" if entry["in_release"] else "yellow",
         )
+
+
+def show_traces(traced: dict[str, list[dict[str, Any]]]) -> None:
+    """One annotation in several releases."""
+    console = open_console()
+    for release, entries in traced.items():
+        console.print(f"release {release[:16]}", style="bold cyan")
+        show_trace(entries)
+        console.print()
+
+
+def show_example(example: dict[str, Any]) -> None:
+    """A training example, what its annotator was told, and its annotation."""
+    console = open_console()
+    console.print(
+        f"example {example['number']:,} of {example['export']}/{example['split']}  ({example['file']} line "
+        f"{example['line']:,})",
+        style="bold",
+        soft_wrap=True,
+    )
+    show_trace([example["annotation"]])
+    guideline = example["annotation"]["guideline"]
+    if guideline is None:
+        console.print("  which guideline its annotator had is not known", style="yellow")
+        return
+    console.print(f"\nguideline {guideline['version']} of {guideline['task']}  ({guideline['file']})", style="bold")
+    console.print(guideline["text"].strip(), markup=False)

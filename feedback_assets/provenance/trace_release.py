@@ -10,7 +10,7 @@ import polars as pl
 
 from feedback_assets.digests import text_id
 from feedback_assets.errors import FeedbackError
-from feedback_assets.provenance.release import Release, annotations_of, folder, unpacked
+from feedback_assets.provenance.release import Release, annotations_of, find, folder, listed, unpacked
 from feedback_assets.provenance.trace import RECORD, follow, plain
 from feedback_assets.provenance.training_run import chain_of
 from feedback_assets.snapshots.store import LocalStore
@@ -44,6 +44,24 @@ def trace_release(store: LocalStore, release: Release, name: str) -> list[dict[s
     return [
         {**entry, "release": release.id, "guideline": _guideline(entry, texts), "told_by": told_by} for entry in found
     ]
+
+
+def trace_everywhere(store: LocalStore, name: str) -> dict[str, list[dict[str, Any]]]:
+    """What each release of a store says of an annotation, by the release's id.
+
+    Raises:
+        FeedbackError: no release knows an annotation of this name.
+    """
+    found = {}
+    problem = FeedbackError(f"{store.root}: no release yet; `feedback-assets run` makes one")
+    for release_id in dict.fromkeys(entry["id"] for entry in listed(store)):
+        try:
+            found[release_id] = trace_release(store, find(store, release_id), name)
+        except FeedbackError as error:
+            problem = error
+    if not found:
+        raise problem
+    return found
 
 
 def trace_example(

@@ -29,6 +29,11 @@ NOT_EXPORTED = "not-in-export"
 BY_TRAINER = "dropped-by-trainer"
 
 
+def code_version() -> str:
+    """That of recording a run; what trained the model is not known here."""
+    return f"{ASSET}-v1-{code_digest(__name__)[:16]}"
+
+
 def chain_of(release: Release) -> dict[str, Commit]:
     """The commits behind a release, from its manifest."""
     order = [entry["asset"] for entry in release.content["transformations"]]
@@ -90,7 +95,7 @@ def record_training_run(
     told = _fates(came, seen, left_out)
     kept = came.filter(told.get_column("fate") == "kept")
     tables = {
-        "rows": write_rows(store, kept, came, before) if kept.height else write_rows(store, kept, kept, before),
+        "rows": write_rows(store, kept, came, before),
         "fates": write_fates(store, told, came, before),
     }
     snapshot = Snapshot(ASSET, tables)
@@ -98,7 +103,7 @@ def record_training_run(
     content = {
         "asset": ASSET,
         "data_version": snapshot.data_version,
-        "code_version": f"{ASSET}-v1-{code_digest(__name__)[:16]}",
+        "code_version": code_version(),
         "model": model.strip(),
         "parent": parent.strip() if parent else None,
         "release": release.id,
@@ -107,6 +112,14 @@ def record_training_run(
         "rows_in": came.height,
         "rows_out": kept.height,
         "fates": counted.to_dicts(),
+        "tables": {
+            name: {
+                "schema": list(map(list, table.schema.items())),
+                "rows": table.rows,
+                "fingerprints": [part.fingerprint for part in table.parts],
+            }
+            for name, table in tables.items()
+        },
         "checks": [],
     }
     return Commits(store).add(content, _circumstances(source, snapshot, now or datetime.now(UTC)))
