@@ -10,7 +10,7 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration.assets import GROUP, OWNER
 from feedback_assets.orchestration.lineage import COMMIT, input_version_tags
-from feedback_assets.orchestration.metadata import table
+from feedback_assets.orchestration.metadata import as_table
 from feedback_assets.provenance.release import folder
 from feedback_assets.provenance.training_run import ASSET, DESCRIPTION, code_version
 
@@ -52,7 +52,7 @@ def report_training_run(project: Project, commit: Commit) -> None:
         "manifest": _manifest(project, content["release"]),
         "rows_in": content["rows_in"],
         "rows_out": content["rows_out"],
-        "fates": table(content["fates"]),
+        "fates": as_table(content["fates"]),
     }
     if content["parent"]:
         metadata["parent"] = content["parent"]

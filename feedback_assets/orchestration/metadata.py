@@ -37,16 +37,16 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         "bytes": sum(part.bytes for part in table.parts),
     }
     if commit.content["fates"]:
-        metadata["fates"] = table(commit.content["fates"])
+        metadata["fates"] = as_table(commit.content["fates"])
     if commit.content["drift"]:
-        metadata["drift_against_input"] = table([_shown(entry) for entry in commit.content["drift"]])
+        metadata["drift_against_input"] = as_table([_shown(entry) for entry in commit.content["drift"]])
         metadata.update(
             {f"psi_{entry['column']}": entry["psi"] for entry in commit.content["drift"] if entry["psi"] is not None}
         )
     for unit, size in commit.content["effective_sample_size"].items():
         metadata[f"effective_sample_size_{unit}"] = size["effective"]
     if commit.asset == "ingested":
-        metadata["batches"] = table(_batches(project, commit))
+        metadata["batches"] = as_table(_batches(project, commit))
     if made is not None:
         metadata["release"] = made.id
         metadata["manifest"] = dg.MetadataValue.path(str(project.store.path(f"{folder(made.id)}/manifest.json")))
@@ -71,8 +71,8 @@ def _batches(project: Project, commit: Commit) -> list[dict[str, Any]]:
     return [*shown.to_dicts(), *waits]
 
 
-def table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    """Records with the same keys as a table."""
+def as_table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    """Records with the same keys, as a table."""
     names = list(records[0])
     types = {int: "int", float: "float", bool: "bool"}
 
