@@ -72,11 +72,11 @@ class Release:
         """
         if not isinstance(value, dict) or not {"id", "content", "circumstances"} <= value.keys():
             raise FeedbackError(f"{where}: not a release manifest; expected the keys id, content and circumstances")
-        validate(value, where)
         if digest(value["content"]) != value["id"]:
             raise FeedbackError(
                 f"{where}: the manifest was changed after the release; its content no longer has the digest of its id"
             )
+        validate(value, where)
         return cls(value["id"], value["content"], value["circumstances"])
 
 

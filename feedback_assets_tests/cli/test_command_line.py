@@ -203,7 +203,7 @@ def test_questions_do_not_read_the_policy_which_may_be_gone(call: Call, sample: 
 
 def test_a_changed_manifest_is_not_believed(call: Call, sample: Path) -> None:
     path = manifest(sample)
-    path.write_text(path.read_text().replace('"records":', '"records": 1', 1))
+    path.write_text(path.read_text().replace('"examples":', '"examples":1', 1))
     for name in (path, "latest"):
         said = call("questions", name, "--policy", sample)
         assert said.code == 2
