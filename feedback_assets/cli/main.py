@@ -317,9 +317,7 @@ def schema() -> None:
 def record_training_run(
     release: Annotated[str, typer.Option(help="What the model was trained on: id, number, tag or `latest`.")],
     model: Annotated[str, typer.Option(help="The model's name.")],
-    parent: Annotated[
-        str | None, typer.Option(help="The model that training began with.", show_default=False)
-    ] = None,
+    parent: Annotated[str | None, typer.Option(help="The model that training began with.", show_default=False)] = None,
     export: Annotated[
         str | None, typer.Option(help="The export that was read. Default: all of them.", show_default=False)
     ] = None,

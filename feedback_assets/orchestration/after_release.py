@@ -14,7 +14,6 @@ from feedback_assets.orchestration.metadata import as_table
 from feedback_assets.provenance.release import folder
 from feedback_assets.provenance.training_run import ASSET, DESCRIPTION, code_version
 
-
 TRAINING_RUN = dg.AssetSpec(
     ASSET,
     deps=["training_set"],

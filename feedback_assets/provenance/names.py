@@ -13,7 +13,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 
 
 def tags(store: LocalStore) -> dict[str, str]:
-    """The release's id by tag. A tag that was moved names the last release it was given to; the log keeps the others."""
+    """The release's id by tag. A tag that was moved names the last one it was given to; the log keeps the others."""
     return {entry["name"]: entry["id"] for entry in logged(store, TAGS)}
 
 

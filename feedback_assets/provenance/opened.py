@@ -83,8 +83,8 @@ class OpenedRelease:
                 frame = frame.join(self._text(), on="row_id", how="left", maintain_order="left", validate="1:1")
         except FileNotFoundError as error:
             raise FeedbackError(
-                f"release {self.id[:16]}: {str(error).splitlines()[0]}; restore it, or ask for frame(text=False), which "
-                "reads annotations.parquet alone"
+                f"release {self.id[:16]}: {str(error).splitlines()[0]}; restore it, or ask for frame(text=False), "
+                "which reads annotations.parquet alone"
             ) from None
         first = [name for name in FIRST if name in frame.columns]
         return frame.select(*first, pl.exclude(first))

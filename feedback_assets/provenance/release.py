@@ -188,7 +188,11 @@ def find(store: LocalStore, name: str) -> Release:
     if name == "latest":
         return read(store, known[-1]["id"])
     tagged = tags(store).get(name)
-    ids = {tagged} if tagged else {entry["id"] for entry in known if entry["id"].startswith(name) or str(entry["number"]) == name}
+    ids = (
+        {tagged}
+        if tagged
+        else {entry["id"] for entry in known if entry["id"].startswith(name) or str(entry["number"]) == name}
+    )
     if len(ids) != 1:
         what = f"no release {name!r}" if not ids else f"{len(ids)} releases begin with {name!r}"
         raise FeedbackError(f"{what} in {store.root}; `feedback-assets releases` lists them")

@@ -17,7 +17,7 @@ from feedback_assets.errors import FeedbackError, Refused
 from feedback_assets.snapshots.store import LocalStore
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import CryptoSigner, SSlibKey
+    from securesystemslib.signer import Key, Signer  # pyright: ignore[reportPrivateImportUsage]
 
 SIGNING_KEY = "FEEDBACK_ASSETS_SIGNING_KEY"
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -150,9 +150,9 @@ def _statement(payload: bytes, payload_type: str) -> dict[str, Any]:
     return value
 
 
-def _signer(key: str) -> "CryptoSigner":
+def _signer(key: str) -> "Signer":
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    from securesystemslib.signer import CryptoSigner
+    from securesystemslib.signer import CryptoSigner  # pyright: ignore[reportPrivateImportUsage]
 
     data, where = _pem(key, SIGNING_KEY)
     try:
@@ -163,9 +163,9 @@ def _signer(key: str) -> "CryptoSigner":
     return CryptoSigner(loaded)  # type: ignore[arg-type]
 
 
-def _public(key: str) -> "SSlibKey":
+def _public(key: str) -> "Key":
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
-    from securesystemslib.signer import SSlibKey
+    from securesystemslib.signer import SSlibKey  # pyright: ignore[reportPrivateImportUsage]
 
     data, where = _pem(key, "public key")
     try:

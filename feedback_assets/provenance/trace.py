@@ -69,7 +69,8 @@ def follow(store: LocalStore, commits: dict[str, Commit], name: str) -> list[dic
     rows = scan(store, ingested["rows"])
     deliveries = _deliveries(store, commits["ingested"])
     here = rows.filter(pl.col("feedback_id") == name).select("row_id").collect()
-    ids = sorted(_row_ids(deliveries, name) | set(here.get_column("row_id")))
+    sources = scan(store, ingested["batches"]).select(pl.col("source").unique().sort()).collect().to_series()
+    ids = sorted(_row_ids(deliveries, sources, name) | set(here.get_column("row_id")))
     if not ids:
         raise FeedbackError(
             f"no annotation {name!r} in {store.root}; name it by its source's feedback_id, by its row_id "
@@ -119,9 +120,8 @@ def _deliveries(store: LocalStore, ingested: Commit) -> pl.LazyFrame:
     )
 
 
-def _row_ids(deliveries: pl.LazyFrame, name: str) -> set[str]:
+def _row_ids(deliveries: pl.LazyFrame, sources: pl.Series, name: str) -> set[str]:
     """The row_ids that `name` means: itself, that of a source's feedback_id, or those on a line of a batch."""
-    sources = deliveries.select(pl.col("source").unique()).collect().get_column("source").sort()
     own = pl.DataFrame({"source": sources, "feedback_id": name}).select(
         text_id(pl.col("source"), pl.col("feedback_id"))
     )

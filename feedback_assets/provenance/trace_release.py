@@ -4,6 +4,8 @@ The manifest holds the commits, so that their records may be gone. Where the par
 is in the files beside the manifest, and at last in the manifest itself.
 """
 
+from bisect import bisect_right
+from itertools import accumulate
 from typing import Any
 
 import polars as pl
@@ -84,7 +86,10 @@ def trace_example(
     """
     known = [entry["name"] for entry in release.content["exports"]]
     export = export or (known[0] if known else "")
-    files = [file for file in release.circumstances["files"] if file["path"].split("/")[:2] == [export, split]]
+    files = sorted(
+        (file for file in release.circumstances["files"] if file["path"].split("/")[:2] == [export, split]),
+        key=lambda file: file["path"],
+    )
     if not files:
         raise FeedbackError(
             f"release {release.id[:16]} has no split {split!r} of an export {export!r}; exports: {', '.join(known)}"
@@ -92,11 +97,9 @@ def trace_example(
     total = sum(file["rows"] for file in files)
     if not 0 <= number < total:
         raise FeedbackError(f"no example {number}: {export}/{split} has {total:,}, counted from 0 to {total - 1}")
-    place = number
-    for file in sorted(files, key=lambda file: file["path"]):
-        if place < file["rows"]:
-            break
-        place -= file["rows"]
+    ends = list(accumulate(file["rows"] for file in files))
+    which = bisect_right(ends, number)
+    file, place = files[which], number - ends[which] + files[which]["rows"]
     row_id = _row_id(store, f"{folder(release.id)}/{file['path']}", place)
     (annotation,) = trace_release(store, release, row_id)
     where = {"export": export, "split": split, "number": number, "file": file["path"], "line": place + 1}
@@ -113,7 +116,7 @@ def _row_id(store: LocalStore, key: str, place: int) -> str:
 
 def _guideline(entry: dict[str, Any], texts: dict[str, Any]) -> dict[str, Any] | None:
     joined = next((step["added"] for step in entry["steps"] if step["stage"] == "guideline_joined"), {})
-    told = texts.get(joined.get("guideline_digest"))
+    told = texts.get(str(joined.get("guideline_digest")))
     return None if told is None else {key: told[key] for key in ("task", "aspect", "version", "digest", "file", "text")}
 
 

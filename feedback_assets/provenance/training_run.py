@@ -155,6 +155,6 @@ def _row_ids(file: Path, known: set[str], release_id: str) -> list[str]:
     wrong = next(((number, row_id) for number, row_id in named if row_id not in known), None)
     if wrong is not None:
         raise FeedbackError(
-            f"{file}:{wrong[0]}: {wrong[1][:40]!r} is no row_id of release {release_id[:16]}; expected one row_id a line"
+            f"{file}:{wrong[0]}: {wrong[1][:40]!r} is no row_id of release {release_id[:16]}; expected one a line"
         )
     return [row_id for _, row_id in named]

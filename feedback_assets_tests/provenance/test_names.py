@@ -7,9 +7,9 @@ import pytest
 
 from feedback_assets import open_store
 from feedback_assets.errors import FeedbackError
+from feedback_assets.provenance.log import append, logged
 from feedback_assets.provenance.names import TAGS, approvals, approve, tag, tags
 from feedback_assets.provenance.release import LOG, approved_release, folder
-from feedback_assets.provenance.log import append, logged
 from feedback_assets.snapshots.store import LocalStore
 
 ONE, TWO = "1" * 64, "2" * 64

@@ -81,7 +81,10 @@ def test_without_a_key_the_envelope_says_so_and_is_not_believed() -> None:
     ("key", "said"),
     [
         ("nowhere.pem", "FEEDBACK_ASSETS_SIGNING_KEY: No such file or directory: neither a PEM nor the path of one"),
-        ("-----BEGIN PRIVATE KEY-----\nxx\n-----END PRIVATE KEY-----", "FEEDBACK_ASSETS_SIGNING_KEY: not a private key"),
+        (
+            "-----BEGIN PRIVATE KEY-----\nxx\n-----END PRIVATE KEY-----",
+            "FEEDBACK_ASSETS_SIGNING_KEY: not a private key",
+        ),
         (private(generate_private_key(65537, 2048)), "FEEDBACK_ASSETS_SIGNING_KEY: not an Ed25519 key"),
     ],
 )
