@@ -250,7 +250,7 @@ def test_the_schema_is_printed(call: Call) -> None:
 
 def test_a_changed_manifest_is_not_believed(call: Call, sample: Path) -> None:
     path = manifest(sample)
-    path.write_text(path.read_text().replace('"examples":', '"examples":1', 1))
+    path.write_text(path.read_text().replace('"asked":', '"asked":1', 1))
     for name in (path, "latest"):
         said = call("questions", name, "--policy", sample)
         assert said.code == 2
