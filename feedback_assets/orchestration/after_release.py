@@ -47,14 +47,13 @@ def report_training_run(project: Project, commit: Commit) -> None:
         COMMIT: commit.number,
         "commit_id": commit.id,
         "model": content["model"],
+        "parent": content["parent"] or "",
         "release": content["release"],
         "manifest": _manifest(project, content["release"]),
         "rows_in": content["rows_in"],
         "rows_out": content["rows_out"],
         "fates": as_table(content["fates"]),
     }
-    if content["parent"]:
-        metadata["parent"] = content["parent"]
     with _instance(project) as instance:
         instance.report_runless_asset_event(
             dg.AssetMaterialization(

@@ -15,12 +15,12 @@ from feedback_assets.provenance.release import (
     Release,
     annotations_of,
     approved_release,
+    chain_of,
     find,
     folder,
     listed,
 )
 from feedback_assets.provenance.trace_release import trace_everywhere, trace_example, trace_release
-from feedback_assets.provenance.training_run import chain_of
 from feedback_assets.snapshots.snapshot import scan, scan_part
 from feedback_assets.snapshots.store import LocalStore
 

@@ -290,6 +290,16 @@ def _transformation(project: Project, commit: Commit) -> dict[str, Any]:
     return {**{key: commit.content[key] for key in keys}, "pinned": pinned}
 
 
+def chain_of(release: Release) -> dict[str, Commit]:
+    """The commits behind a release, from its manifest."""
+    order = [entry["asset"] for entry in release.content["transformations"]]
+    circumstances = release.circumstances["commits"]
+    return {
+        asset: Commit(circumstances[asset]["number"], release.content["commits"][asset], circumstances[asset])
+        for asset in order
+    }
+
+
 def annotations_of(store: LocalStore, made: Release) -> pl.LazyFrame:
     """The annotations in a release, one row each, from the file beside its manifest."""
     return pl.scan_parquet(store.uri(f"{folder(made.id)}/annotations.parquet"))

@@ -12,9 +12,8 @@ import polars as pl
 
 from feedback_assets.digests import text_id
 from feedback_assets.errors import FeedbackError
-from feedback_assets.provenance.release import Release, annotations_of, find, folder, listed, unpacked
+from feedback_assets.provenance.release import Release, annotations_of, chain_of, find, folder, listed, unpacked
 from feedback_assets.provenance.trace import RECORD, follow, plain
-from feedback_assets.provenance.training_run import chain_of
 from feedback_assets.snapshots.store import LocalStore
 
 GUIDELINE = ("guideline", "guideline_status", "guideline_digest")

@@ -15,7 +15,7 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.exports.trl import eligible
 from feedback_assets.materialize.commit import Commit, Commits
 from feedback_assets.materialize.environment import environment
-from feedback_assets.provenance.release import Release
+from feedback_assets.provenance.release import Release, chain_of
 from feedback_assets.snapshots.snapshot import Snapshot, scan, write_fates, write_rows
 from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.stages.stage import fates
@@ -32,16 +32,6 @@ BY_TRAINER = "dropped-by-trainer"
 def code_version() -> str:
     """That of recording a run; what trained the model is not known here."""
     return f"{ASSET}-v1-{code_digest(__name__)[:16]}"
-
-
-def chain_of(release: Release) -> dict[str, Commit]:
-    """The commits behind a release, from its manifest."""
-    order = [entry["asset"] for entry in release.content["transformations"]]
-    circumstances = release.circumstances["commits"]
-    return {
-        asset: Commit(circumstances[asset]["number"], release.content["commits"][asset], circumstances[asset])
-        for asset in order
-    }
 
 
 def training_runs(store: LocalStore, training_set: str | None = None) -> list[Commit]:
