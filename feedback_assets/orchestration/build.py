@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from feedback_assets.materialize.project import Project
+from feedback_assets.orchestration.after_release import TRAINING_RUN
 from feedback_assets.orchestration.assets import Listener, build_assets
 from feedback_assets.orchestration.jobs import build_release, daily, new_batches
 
@@ -16,7 +17,7 @@ def build_definitions(project: Project, listener: Listener | None = None) -> dg.
     `listener` is called when a stage starts and when it is done, in the process that runs it.
     """
     return dg.Definitions(
-        assets=build_assets(project, listener),
+        assets=[*build_assets(project, listener), TRAINING_RUN],
         jobs=[build_release],
         schedules=[daily],
         sensors=[new_batches(project)],

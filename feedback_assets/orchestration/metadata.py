@@ -37,13 +37,13 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         "bytes": sum(part.bytes for part in table.parts),
     }
     if commit.content["fates"]:
-        metadata["fates"] = _table(commit.content["fates"])
-    metadata.update({name: _table(entries) for name, entries in drift_metadata.tables(commit).items()})
+        metadata["fates"] = as_table(commit.content["fates"])
+    metadata.update({name: as_table(entries) for name, entries in drift_metadata.tables(commit).items()})
     metadata.update(drift_metadata.numbers(commit))
     for unit, size in commit.content["effective_sample_size"].items():
         metadata[f"effective_sample_size_{unit}"] = size["effective"]
     if commit.asset == "ingested":
-        metadata["batches"] = _table(_batches(project, commit))
+        metadata["batches"] = as_table(_batches(project, commit))
     if made is not None:
         metadata["release"] = made.id
         metadata["manifest"] = dg.MetadataValue.path(str(project.store.path(f"{folder(made.id)}/manifest.json")))
@@ -62,7 +62,8 @@ def _batches(project: Project, commit: Commit) -> list[dict[str, Any]]:
     return [*shown.to_dicts(), *waits]
 
 
-def _table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
+def as_table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    """Records with the same keys, as a table."""
     names = list(records[0])
     types = {int: "int", float: "float", bool: "bool"}
 
