@@ -19,7 +19,10 @@ Policy = Annotated[
     Path | None, typer.Option("--policy", help="The policy file. Default: the synthetic sample.", show_default=False)
 ]
 Store = Annotated[
-    Path | None, typer.Option("--store", help="The store. Default: `store` beside the policy.", show_default=False)
+    str | None,
+    typer.Option(
+        "--store", help="The store: a folder or s3://bucket/prefix. Default: `store` beside the policy.", show_default=False
+    ),
 ]
 # From click, or from the copy of it that newer typers bring.
 UsageProblem: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -104,9 +107,9 @@ def ui(
 
     project = open_project(policy, store)
     home = dagster_home(project)
-    os.environ |= {POLICY: str(project.path), STORE: str(project.store.root), "DAGSTER_HOME": str(home)}
+    os.environ |= {POLICY: str(project.path), STORE: project.store.place, "DAGSTER_HOME": str(home)}
     print(
-        f"policy  {project.path}\nstore   {project.store.root}\nUI      http://{host}:{port}   (Ctrl-C stops it)",
+        f"policy  {project.path}\nstore   {project.store.place}\nUI      http://{host}:{port}   (Ctrl-C stops it)",
         flush=True,
     )
     command = [sys.executable, "-m", "dagster", "dev", "-m", "feedback_assets.definitions", "-p", str(port), "-h", host]
@@ -154,7 +157,7 @@ def questions(
         tables.show_questions(answered)
 
 
-def _release(name: str, policy: Path | None, store: Path | None) -> Any:
+def _release(name: str, policy: Path | None, store: str | None) -> Any:
     from feedback_assets.provenance.release import find
     from feedback_assets.snapshots.store import LocalStore
 

@@ -19,7 +19,7 @@ import polars as pl
 
 from feedback_assets.digests import canonical_json, digest, file_digest
 from feedback_assets.errors import FeedbackError
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.sources.files import BatchFile
 from feedback_assets.sources.landed import write_landed
 from feedback_assets.sources.postgres import MARKS, Read, Seen, Window, number_of, window
@@ -53,7 +53,7 @@ class Landing:
     gone: int
 
 
-def landings(store: LocalStore, source: str) -> list[Landing]:
+def landings(store: Store, source: str) -> list[Landing]:
     """All landings of a source, oldest first.
 
     Raises:
@@ -73,7 +73,7 @@ def landings(store: LocalStore, source: str) -> list[Landing]:
     return found
 
 
-def landed(store: LocalStore, source: Source) -> list[BatchFile]:
+def landed(store: Store, source: Source) -> list[BatchFile]:
     """The batches of a source that were landed, as files, oldest first."""
     return [
         BatchFile(source.name, batch.name, store.path(_object(batch.digest)), batch.digest, batch.bytes)
@@ -82,7 +82,7 @@ def landed(store: LocalStore, source: Source) -> list[BatchFile]:
     ]
 
 
-def unlanded(store: LocalStore, source: Source) -> Seen | None:
+def unlanded(store: Store, source: Source) -> Seen | None:
     """What the query holds, if that is not what the latest landing saw: a count and a maximum, no more.
 
     Raises:
@@ -94,7 +94,7 @@ def unlanded(store: LocalStore, source: Source) -> Seen | None:
     return None if before and before[-1].seen == seen else seen
 
 
-def land(store: LocalStore, source: Source) -> None:
+def land(store: Store, source: Source) -> None:
     """Land what is new in a source, if anything is.
 
     Raises:
@@ -115,7 +115,7 @@ def land(store: LocalStore, source: Source) -> None:
     raise FeedbackError(f"source {source.name!r}: other runs land its rows without end; run again when they are done")
 
 
-def _landing(store: LocalStore, opened: Window, before: Sequence[Landing]) -> Landing | None:
+def _landing(store: Store, opened: Window, before: Sequence[Landing]) -> Landing | None:
     known = _known(store, before)
     seen = opened.seen()
     highest = known.get_column("position").max()
@@ -137,11 +137,11 @@ def _landing(store: LocalStore, opened: Window, before: Sequence[Landing]) -> La
     return Landing(tuple(batches), _put_frame(store, marks)[0], seen, gone.height)
 
 
-def _known(store: LocalStore, before: Sequence[Landing]) -> pl.DataFrame:
+def _known(store: Store, before: Sequence[Landing]) -> pl.DataFrame:
     """The mark of each row as it was landed last, without those that are gone."""
     if not before:
         return pl.DataFrame(schema=MARKS)
-    marks = pl.scan_parquet([store.uri(_object(landing.marks)) for landing in before], glob=False)
+    marks = pl.scan_parquet(store.paths(_object(landing.marks) for landing in before), glob=False)
     latest = marks.unique("key", keep="last", maintain_order=True)
     return latest.filter(pl.col("digest").is_not_null()).collect()
 
@@ -184,7 +184,7 @@ def _batches(pieces: Iterator[Read]) -> Iterator[Read]:
         yield Read(pl.concat(rows), pl.concat(marks))
 
 
-def _put(store: LocalStore, opened: Window, piece: Read, fresh: list[pl.DataFrame]) -> Iterator[Batch]:
+def _put(store: Store, opened: Window, piece: Read, fresh: list[pl.DataFrame]) -> Iterator[Batch]:
     if piece.rows.is_empty():
         return
     fresh.append(piece.marks)
@@ -192,7 +192,7 @@ def _put(store: LocalStore, opened: Window, piece: Read, fresh: list[pl.DataFram
     yield Batch(_name(piece.marks.get_column("position"), opened.kind), name, bytes_, piece.rows.height)
 
 
-def _put_frame(store: LocalStore, frame: pl.DataFrame, json_columns: Sequence[str] = ()) -> tuple[str, int]:
+def _put_frame(store: Store, frame: pl.DataFrame, json_columns: Sequence[str] = ()) -> tuple[str, int]:
     with store.scratch() as scratch:
         write_landed(frame, scratch, json_columns)
         name, size = file_digest(scratch), scratch.stat().st_size

@@ -9,12 +9,12 @@ from feedback_assets.digests import digest
 from feedback_assets.signal.monitor import signal_of
 from feedback_assets.signal.profile import COUNTS, Profile, merged
 from feedback_assets.snapshots.snapshot import Memo, Snapshot, Table, scan, write_table
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.threads import each
 
 
 def profile_of(
-    store: LocalStore, table: Table, rows: pl.LazyFrame, weight: str | None, columns: Sequence[str]
+    store: Store, table: Table, rows: pl.LazyFrame, weight: str | None, columns: Sequence[str]
 ) -> Profile:
     """The profile of a table and its `rows`.
 
@@ -35,13 +35,13 @@ def profile_of(
     return _kept(store, key, found)
 
 
-def _of_part(store: LocalStore, part: Table, columns: Sequence[str], whole: list[object]) -> Profile:
+def _of_part(store: Store, part: Table, columns: Sequence[str], whole: list[object]) -> Profile:
     key = digest([*whole, "part", part.parts[0].fingerprint])
     known = _recalled(store, key)
     return known or _kept(store, key, signal_of(scan(store, part), None, columns))
 
 
-def _recalled(store: LocalStore, key: str) -> Profile | None:
+def _recalled(store: Store, key: str) -> Profile | None:
     known = Memo(store).get(key)
     if known is None:
         return None
@@ -49,13 +49,13 @@ def _recalled(store: LocalStore, key: str) -> Profile | None:
     return Profile(counts, known.facts["kinds"], known.facts["squares"])
 
 
-def _kept(store: LocalStore, key: str, found: Profile) -> Profile:
+def _kept(store: Store, key: str, found: Profile) -> Profile:
     table = write_table(store, found.counts.cast(dict(COUNTS)), part_rows=max(found.counts.height, 1))  # type: ignore[arg-type]
     Memo(store).put(key, Snapshot("profile", {"counts": table}, {"kinds": found.kinds, "squares": found.squares}))
     return found
 
 
-def lost_of(store: LocalStore, before: Table, fates: pl.DataFrame, lost: Sequence[str]) -> Profile | None:
+def lost_of(store: Store, before: Table, fates: pl.DataFrame, lost: Sequence[str]) -> Profile | None:
     """The profile of the rows of `before` whose fate is among `lost`, by group; None if there is none."""
     gone = fates.filter(pl.col("fate").is_in(lost)).get_column("row_id")
     if not gone.len():

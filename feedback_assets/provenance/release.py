@@ -30,7 +30,7 @@ from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.export import write_exports
 from feedback_assets.provenance.gate import Verdict, gate
 from feedback_assets.snapshots.snapshot import ROW_GROUP
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 FORMAT = "feedback_assets/release/1"
 GUIDED = ("source", "batch", "task", "guideline", "guideline_status", "guideline_digest")
@@ -132,7 +132,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         files = [{"path": "annotations.parquet", "digest": file_digest(scratch), "bytes": scratch.stat().st_size}]
         store.put_file(f"{folder(release_id)}/annotations.parquet", scratch)
     for path, entry in written:
-        store.put_file(f"{folder(release_id)}/{path}", store.path(entry["key"]))
+        store.put_again(entry["key"], f"{folder(release_id)}/{path}")
         files.append({"path": path, "digest": entry["digest"], "bytes": entry["bytes"]})
     circumstances = {
         "run_id": run_id,
@@ -152,7 +152,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     return made
 
 
-def listed(store: LocalStore) -> list[dict[str, Any]]:
+def listed(store: Store) -> list[dict[str, Any]]:
     """The releases of a store, oldest first: number, id, made_at, run_id; identical work made again is listed again."""
     found = []
     number = 1
@@ -162,7 +162,7 @@ def listed(store: LocalStore) -> list[dict[str, Any]]:
     return found
 
 
-def find(store: LocalStore, name: str) -> Release:
+def find(store: Store, name: str) -> Release:
     """A release by id, the beginning of an id, its number, "latest", or the path of a manifest file.
 
     Raises:
@@ -176,13 +176,13 @@ def find(store: LocalStore, name: str) -> Release:
             raise FeedbackError(f"{name}: cannot be read as a manifest: {str(error).splitlines()[0]}") from None
     known = listed(store)
     if not known:
-        raise FeedbackError(f"{store.root}: no release yet; `feedback-assets run` makes one")
+        raise FeedbackError(f"{store.place}: no release yet; `feedback-assets run` makes one")
     if name == "latest":
         return read(store, known[-1]["id"])
     ids = {entry["id"] for entry in known if entry["id"].startswith(name) or str(entry["number"]) == name}
     if len(ids) != 1:
         what = "no release" if not ids else f"{len(ids)} releases"
-        raise FeedbackError(f"{what} {name!r} in {store.root}; `feedback-assets releases` lists them")
+        raise FeedbackError(f"{what} {name!r} in {store.place}; `feedback-assets releases` lists them")
     return read(store, ids.pop())
 
 
@@ -191,7 +191,7 @@ def folder(release_id: str) -> str:
     return f"releases/{release_id[:16]}"
 
 
-def read(store: LocalStore, release_id: str) -> Release:
+def read(store: Store, release_id: str) -> Release:
     """The release with this id.
 
     Raises:
@@ -254,15 +254,15 @@ def _transformation(project: Project, commit: Commit) -> dict[str, Any]:
     return {**{key: commit.content[key] for key in keys}, "pinned": pinned}
 
 
-def annotations_of(store: LocalStore, made: Release) -> pl.LazyFrame:
+def annotations_of(store: Store, made: Release) -> pl.LazyFrame:
     """The annotations in a release, one row each, from the file beside its manifest."""
-    return pl.scan_parquet(store.uri(f"{folder(made.id)}/annotations.parquet"))
+    return pl.scan_parquet(store.path(f"{folder(made.id)}/annotations.parquet"))
 
 
-def training_files(store: LocalStore, made: Release) -> list[Path]:
+def training_files(store: Store, made: Release) -> list[str]:
     """The folders of the exports' splits."""
     return [
-        store.path(f"{folder(made.id)}/{export['name']}/{split}")
+        store.uri(f"{folder(made.id)}/{export['name']}/{split}")
         for export in made.content["exports"]
         for split in export["splits"]
     ]

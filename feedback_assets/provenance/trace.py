@@ -56,7 +56,7 @@ def trace(project: Project, name: str, commits: dict[str, Commit] | None = None)
     ids = _row_ids(deliveries, name) | set(here.get_column("row_id"))
     if not ids:
         raise FeedbackError(
-            f"no annotation {name!r} in {project.store.root}; name it by its source's feedback_id, by its row_id "
+            f"no annotation {name!r} in {project.store.place}; name it by its source's feedback_id, by its row_id "
             "(32 characters), or as BATCH_FILE:LINE, the only name of a record that could not be read"
         )
     records = rows.filter(pl.col("row_id").is_in(sorted(ids))).select("row_id", *RECORD).collect().to_dicts()
@@ -73,7 +73,7 @@ def latest_chain(project: Project) -> dict[str, Commit]:
         commit = project.commits.latest(entry.name)
         if commit is not None:
             return chain(project, {entry.name: commit})
-    raise FeedbackError(f"{project.store.root}: nothing is materialized yet; `feedback-assets run` does it")
+    raise FeedbackError(f"{project.store.place}: nothing is materialized yet; `feedback-assets run` does it")
 
 
 def _deliveries(project: Project, ingested: Commit) -> pl.LazyFrame:
