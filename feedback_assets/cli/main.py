@@ -21,7 +21,9 @@ Policy = Annotated[
 Store = Annotated[
     str | None,
     typer.Option(
-        "--store", help="The store: a folder or s3://bucket/prefix. Default: `store` beside the policy.", show_default=False
+        "--store",
+        help="The store: a folder or s3://bucket/prefix. Default: `store` beside the policy.",
+        show_default=False,
     ),
 ]
 # From click, or from the copy of it that newer typers bring.

@@ -14,6 +14,7 @@ from typing import Any
 
 from feedback_assets.digests import digest, file_digest
 from feedback_assets.materialize.commit import CONCURRENT, Commit, Commits
+from feedback_assets.materialize.downloads import downloads
 from feedback_assets.materialize.landing import landed
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.snapshots.store import Store
@@ -46,9 +47,7 @@ class Arrivals:
         return [*self.known, *self.new]
 
 
-def arrivals(
-    folder: Path, store: Store, section: IngestedSection, previous: Commit | None, now: datetime
-) -> Arrivals:
+def arrivals(folder: Path, store: Store, section: IngestedSection, previous: Commit | None, now: datetime) -> Arrivals:
     """Look at what lies in the sources and at what the store knows. A file that waits is new when it is complete.
 
     Raises:
@@ -61,7 +60,9 @@ def arrivals(
         files = (
             landed(store, source)
             if source.in_database
-            else list_files(source, folder, now, may_be_empty=had, digest_of=partial(digest_of, store))
+            else downloads(store, source, now, may_be_empty=had)
+            if source.in_bucket
+            else list_files(source, folder, now, may_be_empty=had, digest_of=partial(digest_of, store.here))
         )
         present |= {(file.source, file.name, file.digest): file for file in files}
     sources = {source.name for source in section.sources}

@@ -82,9 +82,7 @@ def read_registry(folder: Any, store: Store, section: GuidelinesSection) -> Take
     return Taken(Snapshot("guidelines", {"rows": write_table(store, registry)}), registry.height, {})
 
 
-def read_batches(
-    folder: Any, store: Store, section: IngestedSection, previous: Commit | None, now: datetime
-) -> Taken:
+def read_batches(folder: Any, store: Store, section: IngestedSection, previous: Commit | None, now: datetime) -> Taken:
     """Read all batches into a snapshot: those of the `previous` commit in their order, then what is new, by name.
 
     What a query brings is landed first. A batch is read once for each version of its mapping; what it became is
@@ -190,7 +188,8 @@ def _mapped(
                 "became; put the file back"
             )
         return Mapped(earlier, told["mapped"], earlier=True)
-    snapshot = _read_file(store, file, source)
+    with file.at_hand():
+        snapshot = _read_file(store, file, source)
     memo.put(name, snapshot)
     return Mapped(snapshot, name)
 
@@ -201,7 +200,10 @@ def _read_file(store: Store, file: BatchFile, source: Source) -> Snapshot:
         mapped = map_records(read(file, source), source, file)
     except Unreadable as error:
         mapped = unread(error, file)
-        facts = {"unread": "mapping" if error.reason in (MISSING_COLUMN, MISFIT) else "file", "error": str(error)}
+        facts = {
+            "unread": "mapping" if error.reason in (MISSING_COLUMN, MISFIT) else "file",
+            "error": str(error).replace(str(file.path), file.uri or str(file.path)),
+        }
     intake = to_records(mapped.records, source.name)
     content = [
         _content_part(store, intake, slice(start, start + CONTENT_PART_ROWS))

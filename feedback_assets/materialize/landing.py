@@ -11,8 +11,10 @@ below the floor that leaves key and watermark as they are; with `compare: rows` 
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -76,10 +78,19 @@ def landings(store: Store, source: str) -> list[Landing]:
 def landed(store: Store, source: Source) -> list[BatchFile]:
     """The batches of a source that were landed, as files, oldest first."""
     return [
-        BatchFile(source.name, batch.name, store.path(_object(batch.digest)), batch.digest, batch.bytes)
+        BatchFile(
+            *(source.name, batch.name, store.here.path(_object(batch.digest)), batch.digest, batch.bytes),
+            at_hand=partial(_at_hand, store, _object(batch.digest)),
+        )
         for landing in landings(store, source.name)
         for batch in landing.batches
     ]
+
+
+@contextmanager
+def _at_hand(store: Store, key: str) -> Iterator[None]:
+    store.path(key)
+    yield
 
 
 def unlanded(store: Store, source: Source) -> Seen | None:

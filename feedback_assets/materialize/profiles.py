@@ -13,9 +13,7 @@ from feedback_assets.snapshots.store import Store
 from feedback_assets.threads import each
 
 
-def profile_of(
-    store: Store, table: Table, rows: pl.LazyFrame, weight: str | None, columns: Sequence[str]
-) -> Profile:
+def profile_of(store: Store, table: Table, rows: pl.LazyFrame, weight: str | None, columns: Sequence[str]) -> Profile:
     """The profile of a table and its `rows`.
 
     Without weights it is merged from those of the parts, so that a new batch costs its own rows. A weight may change

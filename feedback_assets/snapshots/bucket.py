@@ -50,14 +50,19 @@ class Bucket:
         self.url = f"{SCHEME}{self.name}" + (f"/{self.prefix}" if self.prefix else "")
         self._timeout = timeout
 
-    def size(self, key: str) -> int | None:
-        """How many bytes stand under `key`; None if nothing does."""
+    def standing(self, key: str) -> Object | None:
+        """What stands under `key`, its bytes aside; None if nothing does."""
         import obstore
 
         try:
-            return self._asked(lambda: obstore.head(self._opened, key)["size"])
+            return _object(self._asked(lambda: obstore.head(self._opened, key)))
         except FileNotFoundError:
             return None
+
+    def size(self, key: str) -> int | None:
+        """How many bytes stand under `key`; None if nothing does."""
+        found = self.standing(key)
+        return None if found is None else found.bytes
 
     def get(self, key: str) -> bytes | None:
         """The bytes under `key`; None if nothing stands there."""
@@ -123,7 +128,7 @@ class Bucket:
         pages: Any = self._asked(lambda: list(obstore.list(self._opened, below or None)), again=True)
         for page in pages:
             for entry in page:
-                yield Object(entry["path"], entry["size"], entry["e_tag"] or "", entry["last_modified"])
+                yield _object(entry)
 
     def names(self, below: str) -> list[str]:
         """Names directly below `below`, sorted."""
@@ -155,7 +160,11 @@ class Bucket:
             },
             retry_config={
                 "max_retries": ATTEMPTS,
-                "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=100),
+                    "max_backoff": timedelta(seconds=5),
+                    "base": 2,
+                },
                 "retry_timeout": 3 * self._timeout,
             },
         )
@@ -216,7 +225,7 @@ class Bucket:
         except (FileNotFoundError, BaseError) as error:
             said = str(error)
             if "NoSuchBucket" in said:
-                raise FeedbackError(f"{self.url}: there is no bucket {self.name!r}; make it, or correct the name") from None
+                raise FeedbackError(f"{self.url}: there is no such bucket; make it, or correct its name") from None
             if "169.254.169.254" in said or "/latest/api/token" in said:
                 raise FeedbackError(f"{self.url}: no credentials; set {_CREDENTIALS}") from None
             if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or "403 Forbidden" in said:
@@ -227,6 +236,10 @@ class Bucket:
                 raise
             where = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "S3")
             raise _Unanswered(f"{self.url}: {where} does not answer as it should: {_first(said)}") from None
+
+
+def _object(entry: Any) -> Object:
+    return Object(entry["path"], entry["size"], entry["e_tag"] or "", entry["last_modified"])
 
 
 class _Unanswered(Exception):

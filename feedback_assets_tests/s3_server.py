@@ -1,0 +1,136 @@
+"""A real S3 API over HTTP for the tests: moto's, behind a proxy that can fail at a chosen request.
+
+The proxy keeps the two promises of S3 that moto does not: of two conditional puts at once one wins, and a body that
+breaks off is no object.
+"""
+
+import http.client
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+FAULTS = ("refused", "unanswered", "answer-lost", "cut-off")
+"""503; no answer and nothing done; done, but no answer; the connection breaks in the middle of the body that is sent,
+or of the one that comes."""
+HANG = 0.6  # seconds; longer than the tests' timeout
+
+
+class Server:
+    """`url` for AWS_ENDPOINT_URL. The requests that `fails` (method, path, number from 1) names a fault for get it."""
+
+    def __init__(self, moto_port: int) -> None:
+        self.moto_port = moto_port
+        self.requests: list[tuple[str, str]] = []
+        self.fails = lambda method, path, number: None
+        self._counting, self._writing = threading.Lock(), threading.Lock()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                server._serve(self)
+
+            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def bucket(self, name: str) -> str:
+        """Make a bucket."""
+        urllib.request.urlopen(
+            urllib.request.Request(f"http://127.0.0.1:{self.moto_port}/{name}", method="PUT")
+        ).close()
+        return name
+
+    def put(self, path: str, data: bytes) -> None:
+        """Put an object as another program would: `path` is bucket/key."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.moto_port}/{path}", data=data, method="PUT")
+        urllib.request.urlopen(request).close()
+
+    @contextmanager
+    def failing(self, fails) -> Iterator[None]:
+        """Requests are counted anew; `fails` says which of them fail, and how."""
+        with self._counting:
+            self.requests, self.fails = [], fails
+        try:
+            yield
+        finally:
+            self.fails = lambda method, path, number: None
+
+    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
+        with self._counting:
+            self.requests.append((handler.command, handler.path))
+            fault = self.fails(handler.command, handler.path, len(self.requests))
+        length = int(handler.headers.get("Content-Length") or 0)
+        if fault == "cut-off" and length > 1:
+            handler.rfile.read(length // 2)
+            return self._hang_up(handler)
+        body = handler.rfile.read(length)
+        if len(body) < length:
+            return self._hang_up(handler)
+        if fault == "refused":
+            return self._answer(handler, 503, {}, b"<Error><Code>SlowDown</Code></Error>")
+        if fault == "unanswered":
+            time.sleep(HANG)
+            return self._hang_up(handler)
+        status, headers, data = self._of_moto(handler, body)
+        if fault == "answer-lost":
+            time.sleep(HANG)
+            return self._hang_up(handler)
+        return self._answer(handler, status, headers, data, half=fault == "cut-off")
+
+    def _of_moto(self, handler: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        with self._writing if handler.command in ("PUT", "POST") else _nothing():
+            connection = http.client.HTTPConnection("127.0.0.1", self.moto_port)
+            connection.request(handler.command, handler.path, body, dict(handler.headers.items()))
+            answer = connection.getresponse()
+            data = answer.read()
+            connection.close()
+        return answer.status, dict(answer.getheaders()), data
+
+    def _answer(self, handler, status: int, headers: dict[str, str], data: bytes, *, half: bool = False) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            if name.lower() not in ("connection", "transfer-encoding", "content-length", "date", "server"):
+                handler.send_header(name, value)
+        length = next((value for name, value in headers.items() if name.lower() == "content-length"), str(len(data)))
+        handler.send_header("Content-Length", length if handler.command == "HEAD" else str(len(data)))
+        handler.end_headers()
+        handler.wfile.write(data[: len(data) // 2] if half else data)
+        if half:
+            self._hang_up(handler)
+
+    def _hang_up(self, handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """A running server, gone afterwards."""
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    running = Server(moto.get_host_and_port()[1])
+    thread = threading.Thread(target=running.http.serve_forever, daemon=True)
+    thread.start()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
+    thread.join()
+    moto.stop()
