@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 FAULTS = ("refused", "unanswered", "answer-lost", "cut-off")
 """503; no answer and nothing done; done, but no answer; the connection breaks in the middle of the body that is sent,
 or of the one that comes."""
-HANG = 0.6  # seconds; longer than the tests' timeout
+HANG = 0.4  # seconds; longer than the tests' timeout
 
 
 class Server:
@@ -24,7 +24,8 @@ class Server:
     def __init__(self, moto_port: int) -> None:
         self.moto_port = moto_port
         self.requests: list[tuple[str, str]] = []
-        self.fails = lambda method, path, number: None
+        self.fails = _none_fails
+        self.ignores_conditions = False
         self._counting, self._writing = threading.Lock(), threading.Lock()
         server = self
 
@@ -52,7 +53,23 @@ class Server:
     def put(self, path: str, data: bytes) -> None:
         """Put an object as another program would: `path` is bucket/key."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.moto_port}/{path}", data=data, method="PUT")
+        request.add_header("Content-Type", "application/octet-stream")
         urllib.request.urlopen(request).close()
+
+    def remove(self, path: str) -> None:
+        """Remove an object."""
+        urllib.request.urlopen(
+            urllib.request.Request(f"http://127.0.0.1:{self.moto_port}/{path}", method="DELETE")
+        ).close()
+
+    def empty(self) -> None:
+        """Remove everything but the buckets."""
+        from moto.backends import get_backend
+
+        for backend in get_backend("s3").values():
+            for partition in backend.values():
+                for bucket in partition.buckets.values():
+                    bucket.keys.clear()
 
     @contextmanager
     def failing(self, fails) -> Iterator[None]:
@@ -62,7 +79,7 @@ class Server:
         try:
             yield
         finally:
-            self.fails = lambda method, path, number: None
+            self.fails = _none_fails
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         with self._counting:
@@ -87,9 +104,12 @@ class Server:
         return self._answer(handler, status, headers, data, half=fault == "cut-off")
 
     def _of_moto(self, handler: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        headers = dict(handler.headers.items())
+        if self.ignores_conditions:
+            headers = {name: value for name, value in headers.items() if name.lower() != "if-none-match"}
         with self._writing if handler.command in ("PUT", "POST") else _nothing():
             connection = http.client.HTTPConnection("127.0.0.1", self.moto_port)
-            connection.request(handler.command, handler.path, body, dict(handler.headers.items()))
+            connection.request(handler.command, handler.path, body, headers)
             answer = connection.getresponse()
             data = answer.read()
             connection.close()
@@ -101,14 +121,20 @@ class Server:
             if name.lower() not in ("connection", "transfer-encoding", "content-length", "date", "server"):
                 handler.send_header(name, value)
         length = next((value for name, value in headers.items() if name.lower() == "content-length"), str(len(data)))
-        handler.send_header("Content-Length", length if handler.command == "HEAD" else str(len(data)))
+        head = handler.command == "HEAD"
+        handler.send_header("Content-Length", length if head else str(len(data)))
         handler.end_headers()
+        data = b"" if head else data
         handler.wfile.write(data[: len(data) // 2] if half else data)
         if half:
             self._hang_up(handler)
 
     def _hang_up(self, handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
+
+
+def _none_fails(method: str, path: str, number: int) -> str | None:
+    return None
 
 
 @contextmanager

@@ -202,7 +202,7 @@ def _read_file(store: Store, file: BatchFile, source: Source) -> Snapshot:
         mapped = unread(error, file)
         facts = {
             "unread": "mapping" if error.reason in (MISSING_COLUMN, MISFIT) else "file",
-            "error": str(error).replace(str(file.path), file.uri or str(file.path)),
+            "error": file.named(error),
         }
     intake = to_records(mapped.records, source.name)
     content = [

@@ -19,6 +19,7 @@ from feedback_assets.errors import FeedbackError
 
 SCHEME = "s3://"
 TIMEOUT = timedelta(seconds=120)
+PAUSE = timedelta(milliseconds=100)
 ATTEMPTS = 4
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -38,17 +39,17 @@ class Object:
 class Bucket:
     """The objects below `s3://bucket/prefix`. Nothing is asked before the first call.
 
-    `timeout` is for one request, its body included.
+    `timeout` is for one request, its body included; `pause` is before the first of the `ATTEMPTS` at another.
     """
 
-    def __init__(self, url: str, *, timeout: timedelta = TIMEOUT) -> None:
+    def __init__(self, url: str, *, timeout: timedelta = TIMEOUT, pause: timedelta = PAUSE) -> None:
         found = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?", url)
         self.prefix = (found[2] or "").strip("/") if found else ""
         if found is None or (self.prefix and any(part in ("", ".", "..") for part in self.prefix.split("/"))):
             raise FeedbackError(f"{url!r} is no place in S3; write s3://bucket/prefix")
         self.name = found[1]
         self.url = f"{SCHEME}{self.name}" + (f"/{self.prefix}" if self.prefix else "")
-        self._timeout = timeout
+        self._timeout, self._pause = timeout, pause
 
     def standing(self, key: str) -> Object | None:
         """What stands under `key`, its bytes aside; None if nothing does."""
@@ -84,7 +85,7 @@ class Bucket:
                     file.write(piece)
 
         try:
-            self._asked(written, again=True)
+            self._asked(written)
         except (FileNotFoundError, obstore.exceptions.PreconditionError):
             return False
         return True
@@ -107,7 +108,7 @@ class Bucket:
         import obstore
 
         try:
-            self._asked(lambda: obstore.put(self._opened, key, data, mode="create", use_multipart=False), again=True)
+            self._asked(lambda: obstore.put(self._opened, key, data, mode="create", use_multipart=False))
         except obstore.exceptions.AlreadyExistsError:
             return False
         return True
@@ -125,7 +126,7 @@ class Bucket:
         """All objects below `below`, in no order."""
         import obstore
 
-        pages: Any = self._asked(lambda: list(obstore.list(self._opened, below or None)), again=True)
+        pages: Any = self._asked(lambda: list(obstore.list(self._opened, below or None)))
         for page in pages:
             for entry in page:
                 yield _object(entry)
@@ -134,7 +135,7 @@ class Bucket:
         """Names directly below `below`, sorted."""
         import obstore
 
-        found: Any = self._asked(lambda: obstore.list_with_delimiter(self._opened, below), again=True)
+        found: Any = self._asked(lambda: obstore.list_with_delimiter(self._opened, below))
         listed = [*(entry["path"] for entry in found["objects"]), *found["common_prefixes"]]
         return sorted(path.rsplit("/", 1)[-1] for path in listed)
 
@@ -161,14 +162,14 @@ class Bucket:
             retry_config={
                 "max_retries": ATTEMPTS,
                 "backoff": {
-                    "init_backoff": timedelta(milliseconds=100),
+                    "init_backoff": self._pause,
                     "max_backoff": timedelta(seconds=5),
                     "base": 2,
                 },
                 "retry_timeout": 3 * self._timeout,
             },
         )
-        self._told(lambda: obstore.list_with_delimiter(client))
+        self._asked(lambda: obstore.list_with_delimiter(client))
         return client
 
     def _is(self, key: str, data: bytes | Path) -> bool | None:
@@ -204,17 +205,20 @@ class Bucket:
                     raise FeedbackError(str(error)) from None
             else:
                 return True
-            time.sleep(0.1 * 2**attempt)
+            time.sleep(self._pause.total_seconds() * 2**attempt)
         raise FeedbackError(f"{self.url}/{key}: others put it and take it away without end; run again")
 
-    def _asked(self, call: Callable[[], Result], *, again: bool = False) -> Result:
+    def _asked(self, call: Callable[[], Result]) -> Result:
         """`call`, and once more if it broke off in the middle of an answer, which the library does not repeat."""
         try:
             return self._told(call)
         except _Unanswered as error:
-            if not again:
+            if "retries" in str(error):
                 raise FeedbackError(str(error)) from None
-        return self._asked(call)
+        try:
+            return self._told(call)
+        except _Unanswered as error:
+            raise FeedbackError(str(error)) from None
 
     def _told(self, call: Callable[[], Result]) -> Result:
         """`call`; what a person can mend is said in one line."""

@@ -101,7 +101,7 @@ class S3Store:
     def put_again(self, key: str, to: str) -> bool:
         """See `Store`."""
         self._conditions_hold  # noqa: B018
-        return self.bucket.copy(key, to)
+        return not self.exists(to) and self.bucket.copy(key, to)
 
     def recall(self, key: str) -> Any:
         """See `Store`."""

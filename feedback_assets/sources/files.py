@@ -50,6 +50,10 @@ class BatchFile:
     at_hand: Callable[[], AbstractContextManager[object]] = field(default=nullcontext, compare=False)
     uri: str | None = None
 
+    def named(self, error: Exception) -> str:
+        """What `error` says, with the place where the file comes from."""
+        return str(error).replace(str(self.path), self.uri or str(self.path))
+
 
 def list_files(
     source: Source,
