@@ -55,9 +55,7 @@ class S3Store:
                 raise self._lacks(key)
             found = file_digest(scratch)
             if named and found != named[1]:
-                raise FeedbackError(
-                    f"{self.uri(key)}: damaged, its bytes have another digest; restore it from a backup"
-                )
+                raise FeedbackError(f"{self.uri(key)}: damaged; its bytes have another digest, restore it")
             if named is None:
                 key = f"read/{found}/{Path(key).name}"
             self.here.keep(key, scratch)
