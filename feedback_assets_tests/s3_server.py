@@ -8,15 +8,24 @@ import http.client
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 from urllib.parse import quote
 
 FAULTS = ("refused", "unanswered", "answer-lost", "cut-off")
 """503; no answer and nothing done; done, but no answer; the connection breaks in the middle of the body that is sent,
 or of the one that comes."""
 HANG = 0.25  # seconds; longer than the timeout of the tests
+
+
+class Request(NamedTuple):
+    """A request: `number` counts from 1."""
+
+    method: str
+    path: str
+    number: int
 
 
 class Proxy(ThreadingHTTPServer):
@@ -27,11 +36,11 @@ class Proxy(ThreadingHTTPServer):
 
 
 class Server:
-    """`url` for AWS_ENDPOINT_URL. The requests that `fails` (method, path, number from 1) names a fault for get it."""
+    """`url` for AWS_ENDPOINT_URL; `requests` are those since it is `watched`, or `failing`."""
 
     def __init__(self, moto_port: int) -> None:
         self.moto_port = moto_port
-        self.requests: list[tuple[str, str]] = []
+        self.requests: list[Request] = []
         self.fails = _none_fails
         self.ignores_conditions = False
         self._counting, self._writing = threading.Lock(), threading.Lock()
@@ -81,8 +90,8 @@ class Server:
                     bucket.keys.clear()
 
     @contextmanager
-    def failing(self, fails) -> Iterator[None]:
-        """Requests are counted anew; `fails` says which of them fail, and how."""
+    def failing(self, fails: Callable[[Request], str | None]) -> Iterator[None]:
+        """Requests are counted anew; `fails` names the fault that one gets, or None."""
         with self._counting:
             self.requests, self.fails = [], fails
         try:
@@ -90,10 +99,14 @@ class Server:
         finally:
             self.fails = _none_fails
 
+    def watched(self) -> AbstractContextManager[None]:
+        """Requests are counted anew."""
+        return self.failing(_none_fails)
+
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         with self._counting:
-            self.requests.append((handler.command, handler.path))
-            fault = self.fails(handler.command, handler.path, len(self.requests))
+            self.requests.append(Request(handler.command, handler.path, len(self.requests) + 1))
+            fault = self.fails(self.requests[-1])
         length = int(handler.headers.get("Content-Length") or 0)
         if fault == "cut-off" and length > 1:
             handler.rfile.read(length // 2)
@@ -116,7 +129,7 @@ class Server:
         headers = dict(handler.headers.items())
         if self.ignores_conditions:
             headers = {name: value for name, value in headers.items() if name.lower() != "if-none-match"}
-        with self._writing if handler.command in ("PUT", "POST") else _nothing():
+        with self._writing if handler.command in ("PUT", "POST") else nullcontext():
             connection = http.client.HTTPConnection("127.0.0.1", self.moto_port)
             connection.request(handler.command, handler.path, body, headers)
             answer = connection.getresponse()
@@ -142,13 +155,8 @@ class Server:
         handler.close_connection = True
 
 
-def _none_fails(method: str, path: str, number: int) -> str | None:
+def _none_fails(_: Request) -> str | None:
     return None
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def test_a_part_is_fetched_once(open_store, s3):
     snapshot = work(open_store())
     elsewhere = open_store()
     seen(elsewhere, snapshot)
-    with s3.failing(lambda *_: None):
+    with s3.watched():
         assert scan(elsewhere, snapshot.tables["rows"]).collect().equals(ROWS)
         assert s3.requests == []
 
@@ -98,14 +98,14 @@ def test_of_many_writers_of_one_name_one_wins_and_all_read_what_it_wrote(open_st
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_any_request_is_overcome_and_nothing_broken_is_seen(open_store, s3, fault):
     """Once, at each request in turn: writers and readers go on, and a reader sees all or nothing."""
-    with s3.failing(lambda *_: None):
+    with s3.watched():
         snapshot = work(open_store())
         seen(open_store(), snapshot)
         requests = len(s3.requests)
     assert requests > 10
     for failing in range(1, requests + 1):
         s3.empty()
-        with s3.failing(lambda method, path, number, failing=failing: fault if number == failing else None):
+        with s3.failing(lambda asked, failing=failing: fault if asked.number == failing else None):
             assert work(open_store()) == snapshot
             assert seen(open_store(), snapshot).equals(ROWS)
 
@@ -113,12 +113,12 @@ def test_a_fault_in_any_request_is_overcome_and_nothing_broken_is_seen(open_stor
 @pytest.mark.parametrize("fault", FAULTS)
 def test_where_a_fault_stays_the_run_ends_in_one_line_and_another_run_mends_it(open_store, s3, fault):
     """From each request on, as when the network goes: what was published stays whole."""
-    with s3.failing(lambda *_: None):
+    with s3.watched():
         snapshot = work(open_store())
         requests = len(s3.requests)
     for failing in range(1, requests + 1, 5):
         s3.empty()
-        with s3.failing(lambda method, path, number, failing=failing: fault if number >= failing else None):
+        with s3.failing(lambda asked, failing=failing: fault if asked.number >= failing else None):
             with pytest.raises(FeedbackError, match="does not answer as it should") as caught:
                 work(open_store())
             assert "\n" not in str(caught.value)
@@ -132,9 +132,9 @@ def test_a_record_whose_answer_was_lost_is_known_to_be_ours(open_store, s3):
     store = open_store()
     store.put("a", b"")
 
-    with s3.failing(lambda method, path, number: "answer-lost" if method == "PUT" and number == 1 else None):
+    with s3.failing(lambda asked: "answer-lost" if asked.method == "PUT" and asked.number == 1 else None):
         assert store.put("commits/some/0000000001.json", b"mine")
-    with s3.failing(lambda method, path, number: "unanswered" if method == "PUT" and number == 1 else None):
+    with s3.failing(lambda asked: "unanswered" if asked.method == "PUT" and asked.number == 1 else None):
         assert not store.put("commits/some/0000000001.json", b"other")
 
 
