@@ -59,7 +59,8 @@ class Copy:
             FeedbackError: the object is not as it was listed.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self.found.bucket.fetch(self.found.object.key, self.path, etag=self.found.object.etag):
+        found = self.found.object
+        if not self.found.bucket.fetch(found.key, self.path, etag=found.etag, size=found.bytes):
             raise FeedbackError(f"{self.found.uri}: changed while it was being read; run again when it is complete")
 
     @contextmanager

@@ -20,6 +20,7 @@ from feedback_assets.errors import FeedbackError
 SCHEME = "s3://"
 TIMEOUT = timedelta(seconds=120)
 PAUSE = timedelta(milliseconds=100)
+PIECE = 64 * 2**20
 ATTEMPTS = 4
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -57,13 +58,8 @@ class Bucket:
 
         try:
             return _object(self._asked(lambda: obstore.head(self._opened, key)))
-        except FileNotFoundError:
+        except _Missing:
             return None
-
-    def size(self, key: str) -> int | None:
-        """How many bytes stand under `key`; None if nothing does."""
-        found = self.standing(key)
-        return None if found is None else found.bytes
 
     def get(self, key: str) -> bytes | None:
         """The bytes under `key`; None if nothing stands there."""
@@ -71,30 +67,34 @@ class Bucket:
 
         try:
             return self._asked(lambda: bytes(obstore.get(self._opened, key).bytes()))
-        except FileNotFoundError:
+        except _Missing:
             return None
 
-    def fetch(self, key: str, to: Path, *, etag: str | None = None) -> bool:
-        """Write what stands under `key` to the file `to`; False if nothing does, or no longer with this `etag`."""
+    def fetch(self, key: str, to: Path, *, etag: str | None = None, size: int = 0) -> bool:
+        """Write what stands under `key` to the file `to`; False if nothing does, or no longer with this `etag`.
+
+        What is known to be large (`size` in bytes) comes in pieces, each in a request of its own.
+        """
         import obstore
 
-        def written() -> None:
-            with to.open("wb") as file:
-                options: Any = {"if_match": etag} if etag else None
-                for piece in obstore.get(self._opened, key, options=options).stream(min_chunk_size=8 * 2**20):
-                    file.write(piece)
-
+        asked: dict[str, Any] = {"if_match": etag} if etag else {}
+        ranges = [{"range": (at, min(at + PIECE, size))} for at in range(0, size, PIECE)] if size > PIECE else [{}]
         try:
-            self._asked(written)
-        except (FileNotFoundError, obstore.exceptions.PreconditionError):
+            with to.open("wb") as file:
+                for part in ranges:
+                    options: Any = {**asked, **part}
+                    file.write(
+                        self._asked(lambda options=options: obstore.get(self._opened, key, options=options).bytes())
+                    )
+        except _Missing:
             return False
         return True
 
     def create(self, key: str, data: bytes | Path) -> bool:
         """Put `data` under `key` if nothing stands there; True if it does so now, and nothing else did before.
 
-        A put whose answer was lost may have succeeded: then what stands there is compared with `data`, a file by
-        its size, since its name says what it holds.
+        A put whose answer was lost may have succeeded: bytes are compared with those that stand there, and are ours if
+        they are the same. Of a file it is not asked whose it is: its name says what it holds.
         """
         import obstore
 
@@ -120,7 +120,7 @@ class Bucket:
         def copied() -> object:
             return obstore.copy(self._opened, key, to, overwrite=False)
 
-        return self._created(to, copied, lambda: self.size(to) == self.size(key))
+        return self._created(to, copied, lambda: None if self.standing(to) is None else False)
 
     def objects(self, below: str = "") -> Iterator[Object]:
         """All objects below `below`, in no order."""
@@ -169,21 +169,15 @@ class Bucket:
                 "retry_timeout": 3 * self._timeout,
             },
         )
-        self._asked(lambda: obstore.list_with_delimiter(client))
+        self._asked(lambda: next(iter(obstore.list(client)), None))
         return client
 
     def _is(self, key: str, data: bytes | Path) -> bool | None:
         """Whether `data` stands under `key`; None if nothing does."""
-        if isinstance(data, bytes):
-            stands = self.get(key)
-            return None if stands is None else stands == data
-        size = self.size(key)
-        if size is not None and size != data.stat().st_size:
-            raise FeedbackError(
-                f"{self.url}/{key}: {size:,} bytes stand there, {data.stat().st_size:,} were to be put; "
-                "it was not put by this program: remove it and run again"
-            )
-        return None if size is None else True
+        if isinstance(data, Path):
+            return None if self.standing(key) is None else False
+        stands = self.get(key)
+        return None if stands is None else stands == data
 
     def _created(self, key: str, create: Callable[[], object], stands: Callable[[], bool | None]) -> bool:
         import obstore
@@ -222,7 +216,13 @@ class Bucket:
 
     def _told(self, call: Callable[[], Result]) -> Result:
         """`call`; what a person can mend is said in one line."""
-        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+        from obstore.exceptions import (
+            BaseError,
+            GenericError,
+            PermissionDeniedError,
+            PreconditionError,
+            UnauthenticatedError,
+        )
 
         try:
             return call()
@@ -236,7 +236,9 @@ class Bucket:
                 raise FeedbackError(
                     f"{self.url}: access denied{_code(said)}; these credentials must allow to list, get and put there"
                 ) from None
-            if type(error).__name__ != "GenericError":
+            if isinstance(error, (FileNotFoundError, PreconditionError)):
+                raise _Missing from None
+            if not isinstance(error, GenericError):
                 raise
             where = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "S3")
             raise _Unanswered(f"{self.url}: {where} does not answer as it should: {_first(said)}") from None
@@ -244,6 +246,10 @@ class Bucket:
 
 def _object(entry: Any) -> Object:
     return Object(entry["path"], entry["size"], entry["e_tag"] or "", entry["last_modified"])
+
+
+class _Missing(Exception):
+    """Nothing stands there, or something else than was asked for."""
 
 
 class _Unanswered(Exception):
@@ -256,4 +262,6 @@ def _code(said: str) -> str:
 
 
 def _first(said: str) -> str:
-    return said.split("\n", 1)[0].removeprefix("Generic S3 error: ")[:300]
+    """The first line, without how often and how long was to be tried, and what S3 calls it."""
+    line = said.split("\n", 1)[0].split(": <", 1)[0].removeprefix("Generic S3 error: ")
+    return re.sub(r" in [\d.]+\ws(, after \d+ retries)?.*?- ", r"\1: ", line)[:300] + _code(said)

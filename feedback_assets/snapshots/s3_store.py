@@ -67,7 +67,7 @@ class S3Store:
 
     def exists(self, key: str) -> bool:
         """See `Store`."""
-        if key not in self._stand and self.bucket.size(key) is not None:
+        if key not in self._stand and self.bucket.standing(key) is not None:
             self._stand.add(key)
         return key in self._stand
 
@@ -90,9 +90,12 @@ class S3Store:
     def put_file(self, key: str, scratch: Path) -> bool:
         """See `Store`."""
         self._conditions_hold  # noqa: B018
+        named = _NAMED_BY_DIGEST.fullmatch(key) is not None
         put = self.bucket.create(key, scratch)
+        if not put and named:
+            self._refuse_other(key, scratch.stat().st_size)
         self._stand.add(key)
-        if _NAMED_BY_DIGEST.fullmatch(key):
+        if named:
             self.here.keep(key, scratch)
         return put
 
@@ -141,6 +144,14 @@ class S3Store:
                 "use one with conditional writes"
             )
         return True
+
+    def _refuse_other(self, key: str, size: int) -> None:
+        stands = self.bucket.standing(key)
+        if stands is not None and stands.bytes != size:
+            raise FeedbackError(
+                f"{self.uri(key)}: {stands.bytes:,} bytes stand there, {size:,} were to be put; "
+                "another program put it: remove it and run again"
+            )
 
     def _lacks(self, key: str) -> FeedbackError:
         return FeedbackError(f"{self.place}: the store lacks {key}; it was deleted or belongs elsewhere")

@@ -8,6 +8,7 @@ import pytest
 
 from feedback_assets.digests import file_digest
 from feedback_assets.errors import FeedbackError
+from feedback_assets.snapshots import bucket as bucket_module
 from feedback_assets.snapshots.bucket import Bucket
 from feedback_assets.snapshots.s3_store import S3Store
 from feedback_assets.snapshots.snapshot import Memo, Snapshot, scan, write_table
@@ -136,6 +137,18 @@ def test_a_record_whose_answer_was_lost_is_known_to_be_ours(open_store, s3):
         assert store.put("commits/some/0000000001.json", b"mine")
     with s3.failing(lambda asked: "unanswered" if asked.method == "PUT" and asked.number == 1 else None):
         assert not store.put("commits/some/0000000001.json", b"other")
+
+
+def test_what_is_large_comes_in_pieces(open_store, s3, tmp_path, monkeypatch):
+    monkeypatch.setattr(bucket_module, "PIECE", 4)
+    bucket = open_store().bucket
+    bucket.create("large", b"0123456789")
+    found = bucket.standing("large")
+    with s3.watched():
+        assert bucket.fetch("large", tmp_path / "large", etag=found.etag, size=found.bytes)
+        assert len(s3.requests) == 3
+    assert (tmp_path / "large").read_bytes() == b"0123456789"
+    assert not bucket.fetch("large", tmp_path / "large", etag='"of-another"', size=found.bytes)
 
 
 def test_a_server_that_ignores_conditions_is_refused(open_store, s3):
