@@ -84,7 +84,7 @@ def test_a_run_on_s3_makes_the_release_of_a_run_in_a_folder(sample_run, tmp_path
     assert annotations_of(store, find(store, "latest")).collect().height == local.content["annotations"]["records"]
 
     with bucket.watched():
-        assert run(Project.open(there / "policy.yaml", PLACE)).release.id == local.id
+        assert made(there, PLACE) == local.id
         put = [path for method, path, _ in bucket.requests if method == "PUT"]
     # It computed nothing again.
     assert [path for path in put if re.search(r"/(parts|memo)/", path)] == []

@@ -117,7 +117,7 @@ def test_where_a_fault_stays_the_run_ends_in_one_line_and_another_run_mends_it(o
     with s3.watched():
         snapshot = work(open_store())
         requests = len(s3.requests)
-    for failing in range(1, requests + 1, 5):
+    for failing in range(1, requests + 1, 7):
         s3.empty()
         with s3.failing(lambda asked, failing=failing: fault if asked.number >= failing else None):
             with pytest.raises(FeedbackError, match="does not answer as it should") as caught:
