@@ -20,7 +20,12 @@ Policy = Annotated[
     Path | None, typer.Option("--policy", help="The policy file. Default: the synthetic sample.", show_default=False)
 ]
 Store = Annotated[
-    Path | None, typer.Option("--store", help="The store. Default: `store` beside the policy.", show_default=False)
+    str | None,
+    typer.Option(
+        "--store",
+        help="The store: a folder or s3://bucket/prefix. Default: `store` beside the policy.",
+        show_default=False,
+    ),
 ]
 Release = Annotated[
     str, typer.Argument(help="A release's id or its beginning, its number, its tag, `latest`, or a manifest file.")
@@ -108,9 +113,9 @@ def ui(
 
     project = open_project(policy, store)
     home = dagster_home(project)
-    os.environ |= {POLICY: str(project.path), STORE: str(project.store.root), "DAGSTER_HOME": str(home)}
+    os.environ |= {POLICY: str(project.path), STORE: project.store.place, "DAGSTER_HOME": str(home)}
     print(
-        f"policy  {project.path}\nstore   {project.store.root}\nUI      http://{host}:{port}   (Ctrl-C stops it)",
+        f"policy  {project.path}\nstore   {project.store.place}\nUI      http://{host}:{port}   (Ctrl-C stops it)",
         flush=True,
     )
     command = [sys.executable, "-m", "dagster", "dev", "-m", "feedback_assets.definitions", "-p", str(port), "-h", host]
@@ -161,7 +166,7 @@ def questions(release: Release, policy: Policy = None, store: Store = None, as_j
         raise typer.Exit(1)
 
 
-def _release(name: str, policy: Path | None, store: Path | None) -> tuple[Any, Any]:
+def _release(name: str, policy: Path | None, store: str | None) -> tuple[Any, Any]:
     """The store (None for a manifest file) and the release."""
     from feedback_assets.provenance.release import find
     from feedback_assets.snapshots.store import LocalStore
@@ -174,7 +179,7 @@ def _release(name: str, policy: Path | None, store: Path | None) -> tuple[Any, A
     return opened, find(opened, name)
 
 
-def _stored(name: str, policy: Path | None, store: Path | None) -> tuple[Any, Any]:
+def _stored(name: str, policy: Path | None, store: str | None) -> tuple[Any, Any]:
     """The store and a release that lies in it."""
     from feedback_assets.cli.project import open_store
     from feedback_assets.provenance.release import find, folder
@@ -182,7 +187,7 @@ def _stored(name: str, policy: Path | None, store: Path | None) -> tuple[Any, An
     opened = open_store(policy, store)
     found = find(opened, name)
     if not opened.exists(f"{folder(found.id)}/manifest.json"):
-        raise FeedbackError(f"{name}: release {found.id[:16]} is not in {opened.root}; name its store with --store")
+        raise FeedbackError(f"{name}: release {found.id[:16]} is not in {opened.place}; name its store with --store")
     return opened, found
 
 
@@ -278,7 +283,7 @@ def approve(
     _tell_dagster(lambda project: observe_approval(project, said), policy, store)
 
 
-def _tell_dagster(tell: Callable[[Any], None], policy: Path | None, store: Path | None) -> None:
+def _tell_dagster(tell: Callable[[Any], None], policy: Path | None, store: str | None) -> None:
     """What is recorded in the store stands, also where there is no policy any more to open Dagster with."""
     from feedback_assets.cli.project import open_made
 

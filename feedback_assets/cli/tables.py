@@ -17,7 +17,7 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.release import folder, training_files
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 if TYPE_CHECKING:  # Dagster takes a second and more; what only reads a store or a manifest does without
     from feedback_assets.orchestration.assets import Listener
@@ -137,17 +137,18 @@ def show_run(project: Project, ran: "Ran", *, sample: bool) -> None:
     if ran.release is not None:
         console.print(f"release   {ran.release.id}", style="bold", soft_wrap=True)
         console.print(
-            f"manifest  {_near(project.store.path(f'{folder(ran.release.id)}/manifest.json'))}", soft_wrap=True
+            f"manifest  {_near(project.store.uri(f'{folder(ran.release.id)}/manifest.json'))}", soft_wrap=True
         )
         for path in training_files(project.store, ran.release):
             console.print(f"training  {_near(path)}", soft_wrap=True)
-    where = "" if sample else f" --policy {_near(project.path)} --store {_near(project.store.root)}"
+    where = "" if sample else f" --policy {_near(project.path)} --store {_near(project.store.place)}"
     console.print(f"UI        feedback-assets ui{where}", soft_wrap=True)
 
 
-def _near(path: Path) -> str:
-    """The path as seen from the working directory, where it lies below it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+def _near(place: Path | str) -> str:
+    """The place as seen from the working directory, where it lies below it."""
+    path = Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(place)
 
 
 def _fates(commit: Commit) -> Text:
@@ -189,11 +190,11 @@ def _drift(commit: Commit) -> Text:
     return Text(f"most: {most['column']} {most['psi']:.3f}")
 
 
-def show_releases(store: LocalStore, entries: list[dict[str, Any]]) -> None:
+def show_releases(store: Store, entries: list[dict[str, Any]]) -> None:
     """The releases of a store."""
     console = open_console()
     if not entries:
-        console.print(f"no release yet in {_near(store.root)}; `feedback-assets run` makes one")
+        console.print(f"no release yet in {_near(store.place)}; `feedback-assets run` makes one")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("number", "release", "records", "examples", "made at", "tags", "approved by"):

@@ -27,7 +27,7 @@ from feedback_assets.snapshots.snapshot import (
     write_rows,
     write_table,
 )
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.sources.files import BatchFile, read
 from feedback_assets.sources.guidelines import GuidelinesSection, read_guidelines
 from feedback_assets.sources.mapping import MISFIT, MISSING_COLUMN, map_records, unread
@@ -77,15 +77,13 @@ class Taken:
     arrived: Mapping[str, Any]
 
 
-def read_registry(folder: Any, store: LocalStore, section: GuidelinesSection) -> Taken:
+def read_registry(folder: Any, store: Store, section: GuidelinesSection) -> Taken:
     """Read the guideline registry into a snapshot."""
     registry = read_guidelines(section, folder)
     return Taken(Snapshot("guidelines", {"rows": write_table(store, registry)}), registry.height, {})
 
 
-def read_batches(
-    folder: Any, store: LocalStore, section: IngestedSection, previous: Commit | None, now: datetime
-) -> Taken:
+def read_batches(folder: Any, store: Store, section: IngestedSection, previous: Commit | None, now: datetime) -> Taken:
     """Read all batches into a snapshot: those of the `previous` commit in their order, then what is new, by name.
 
     What a query brings is landed first. A batch is read once for each version of its mapping; what it became is
@@ -102,7 +100,7 @@ def read_batches(
     return take(store, section, arrivals(folder, store, section, previous, now), now)
 
 
-def take(store: LocalStore, section: IngestedSection, found: Arrivals, now: datetime) -> Taken:
+def take(store: Store, section: IngestedSection, found: Arrivals, now: datetime) -> Taken:
     """Make a snapshot of these batches, in this order.
 
     Raises:
@@ -176,7 +174,7 @@ def _refuse_wrong_mappings(arrivals: list[Key], taken: list[Snapshot]) -> None:
 
 
 def _mapped(
-    store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, source: Source, told: Mapping[str, str] | None
+    store: Store, memo: Memo, key: Key, file: BatchFile | None, source: Source, told: Mapping[str, str] | None
 ) -> Mapped:
     # Where the batches lie does not change what is in them.
     mapping = {name: value for name, value in source.pinned().items() if name not in Place.model_fields}
@@ -200,18 +198,22 @@ def _mapped(
                 "became; put the file back"
             )
         return Mapped(earlier, told["mapped"], earlier=True)
-    snapshot = _read_file(store, file, source)
+    with file.at_hand():
+        snapshot = _read_file(store, file, source)
     memo.put(name, snapshot)
     return Mapped(snapshot, name)
 
 
-def _read_file(store: LocalStore, file: BatchFile, source: Source) -> Snapshot:
+def _read_file(store: Store, file: BatchFile, source: Source) -> Snapshot:
     facts: dict[str, str] = {}
     try:
         mapped = map_records(read(file, source), source, file)
     except Unreadable as error:
         mapped = unread(error, file)
-        facts = {"unread": "mapping" if error.reason in (MISSING_COLUMN, MISFIT) else "file", "error": str(error)}
+        facts = {
+            "unread": "mapping" if error.reason in (MISSING_COLUMN, MISFIT) else "file",
+            "error": file.named(error),
+        }
     intake = to_records(mapped.records, source.name)
     content = [
         _content_part(store, intake, slice(start, start + CONTENT_PART_ROWS))
@@ -243,7 +245,7 @@ def _read_file(store: LocalStore, file: BatchFile, source: Source) -> Snapshot:
     )
 
 
-def _content_part(store: LocalStore, intake: Intake, piece: slice) -> Part:
+def _content_part(store: Store, intake: Intake, piece: slice) -> Part:
     content = intake.content[piece]
     # The ids are SHA-256 digests of these very texts, so a fingerprint of them is one of the texts.
     ids = intake.rows[piece].select("prompt_id", "response_a_id", "response_b_id")
@@ -251,7 +253,7 @@ def _content_part(store: LocalStore, intake: Intake, piece: slice) -> Part:
 
 
 def _numbered(
-    store: LocalStore, snapshots: list[Snapshot], table: str, arrivals: Iterable[int], columns: Sequence[str] = ()
+    store: Store, snapshots: list[Snapshot], table: str, arrivals: Iterable[int], columns: Sequence[str] = ()
 ) -> pl.DataFrame:
     """A table of the batches with these arrivals, one after the other, with their `arrival`."""
     held = {arrival: snapshots[arrival].tables[table] for arrival in arrivals}
@@ -263,7 +265,7 @@ def _numbered(
 
 
 def _block(
-    store: LocalStore,
+    store: Store,
     memo: Memo,
     taken: list[Snapshot],
     block: Sequence[int],

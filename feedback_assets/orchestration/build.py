@@ -27,7 +27,7 @@ def build_definitions(project: Project, listener: Listener | None = None) -> dg.
 
 def dagster_home(project: Project) -> Path:
     """The Dagster home of a project, beside its data; made with its configuration if it is not there."""
-    home = project.store.root / "dagster"
+    home = project.store.here.root / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     settings = home / "dagster.yaml"
     if not settings.exists():

@@ -1,5 +1,6 @@
 """What the Dagster UI shows of a commit record. No row of anyone's text is in it."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -27,7 +28,7 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
                 dg.TableColumn(name, dtype, description=DESCRIPTIONS.get(name)) for name, dtype in table.schema.items()
             ]
         ),
-        "dagster/uri": str(project.store.root),
+        "dagster/uri": project.store.place,
         COMMIT: commit.number,
         "commit_id": commit.id,
         "data_version": commit.data_version,
@@ -46,9 +47,10 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         metadata["batches"] = as_table(_batches(project, commit))
     if made is not None:
         metadata["release"] = made.id
-        metadata["manifest"] = dg.MetadataValue.path(str(project.store.path(f"{folder(made.id)}/manifest.json")))
+        metadata["manifest"] = dg.MetadataValue.path(project.store.uri(f"{folder(made.id)}/manifest.json"))
         for path in training_files(project.store, made):
-            metadata[f"training_file_{path.parent.name}_{path.name}"] = dg.MetadataValue.path(str(path))
+            name = "_".join(Path(path).parts[-2:])
+            metadata[f"training_file_{name}"] = dg.MetadataValue.path(path)
     return metadata
 
 

@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 from feedback_assets.digests import canonical_json
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 
-def append(store: LocalStore, log: str, entry: dict[str, Any]) -> int:
+def append(store: Store, log: str, entry: dict[str, Any]) -> int:
     """Add `entry` to the log under the prefix `log`; gives its number."""
     number = 1
     data = canonical_json(entry)
@@ -16,7 +16,7 @@ def append(store: LocalStore, log: str, entry: dict[str, Any]) -> int:
     return number
 
 
-def logged(store: LocalStore, log: str) -> list[dict[str, Any]]:
+def logged(store: Store, log: str) -> list[dict[str, Any]]:
     """All entries of a log, oldest first, each with its `number`."""
     found = []
     number = 1

@@ -6,18 +6,18 @@ from typing import Any
 
 from feedback_assets.errors import FeedbackError
 from feedback_assets.provenance.log import append, logged
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 TAGS = "releases/tags"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 
 
-def tags(store: LocalStore) -> dict[str, str]:
+def tags(store: Store) -> dict[str, str]:
     """The release's id by tag. A tag that was moved names the last one it was given to; the log keeps the others."""
     return {entry["name"]: entry["id"] for entry in logged(store, TAGS)}
 
 
-def tag(store: LocalStore, release_id: str, name: str, *, move: bool = False, now: datetime | None = None) -> None:
+def tag(store: Store, release_id: str, name: str, *, move: bool = False, now: datetime | None = None) -> None:
     """Let `name` stand for a release.
 
     Raises:
@@ -36,7 +36,7 @@ def tag(store: LocalStore, release_id: str, name: str, *, move: bool = False, no
 
 
 def approve(
-    store: LocalStore, folder: str, release_id: str, *, by: str, note: str, now: datetime | None = None
+    store: Store, folder: str, release_id: str, *, by: str, note: str, now: datetime | None = None
 ) -> dict[str, Any]:
     """Record an approval beside the manifest in `folder`; gives the record: id, by, note, at.
 
@@ -50,7 +50,7 @@ def approve(
     return said
 
 
-def approvals(store: LocalStore, folder: str) -> list[dict[str, Any]]:
+def approvals(store: Store, folder: str) -> list[dict[str, Any]]:
     """The approvals of the release in `folder`, oldest first."""
     return logged(store, f"{folder}/approvals")
 

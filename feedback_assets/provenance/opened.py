@@ -22,7 +22,7 @@ from feedback_assets.provenance.release import (
 )
 from feedback_assets.provenance.trace_release import trace_everywhere, trace_example, trace_release
 from feedback_assets.snapshots.snapshot import scan, scan_part
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import LocalStore, Store, store_at
 
 FIRST = ("row_id", "split", "training_weight", "copies", "kind", "label", "score", "prompt", "response_a", "response_b")
 
@@ -30,7 +30,7 @@ FIRST = ("row_id", "split", "training_weight", "copies", "kind", "label", "score
 class OpenedRelease:
     """One release of a store."""
 
-    def __init__(self, store: LocalStore, release: Release) -> None:
+    def __init__(self, store: Store, release: Release) -> None:
         self.store = store
         self._release = release
 
@@ -132,11 +132,11 @@ class OpenedRelease:
 class OpenedStore:
     """A store: its releases, by id, the beginning of an id, number, tag or `latest`."""
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
 
     def __repr__(self) -> str:
-        return f"<store {self.store.root}>"
+        return f"<store {self.store.place}>"
 
     def release(self, name: str = "latest") -> OpenedRelease:
         """The release that `name` means: an id, the beginning of one, a number, a tag, or `latest`.
@@ -181,11 +181,13 @@ class OpenedStore:
 
 
 def open_store(path: str | Path) -> OpenedStore:
-    """Open a store, or the store of a project folder.
+    """Open a store, `s3://bucket/prefix` among them, or the store of a project folder.
 
     Raises:
         FeedbackError: there is no store.
     """
+    if str(path).startswith("s3:"):
+        return OpenedStore(store_at(str(path), Path()))
     given = Path(path)
     for root in (given, given / "store", given.parent / "store"):
         if (root / "releases").is_dir() or (root / "commits").is_dir():

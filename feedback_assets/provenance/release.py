@@ -36,7 +36,7 @@ from feedback_assets.provenance.names import approvals, tags
 from feedback_assets.provenance.signature import attest, signing_key, unsigned
 from feedback_assets.signal.decisions import release_decisions
 from feedback_assets.snapshots.snapshot import ROW_GROUP
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 FORMAT = "feedback_assets/release/1"
 LOG = "releases/log"
@@ -150,7 +150,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         files[0]["rows"] = index.height
         store.put_file(f"{folder(release_id)}/annotations.parquet", scratch)
     for path, entry in written:
-        store.put_file(f"{folder(release_id)}/{path}", store.path(entry["key"]))
+        store.put_again(entry["key"], f"{folder(release_id)}/{path}")
         files.append({"path": path, **{key: entry[key] for key in ("digest", "bytes", "rows")}})
     circumstances = {
         "run_id": run_id,
@@ -169,12 +169,12 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     return made
 
 
-def listed(store: LocalStore) -> list[dict[str, Any]]:
+def listed(store: Store) -> list[dict[str, Any]]:
     """The releases of a store, oldest first: number, id, made_at, run_id; identical work made again is listed again."""
     return logged(store, LOG)
 
 
-def find(store: LocalStore, name: str) -> Release:
+def find(store: Store, name: str) -> Release:
     """A release by id, the beginning of an id, its number, its tag, "latest", or the path of a manifest or envelope.
 
     Raises:
@@ -191,7 +191,7 @@ def find(store: LocalStore, name: str) -> Release:
             raise FeedbackError(f"{name}: cannot be read as a manifest: {str(error).splitlines()[0]}") from None
     known = listed(store)
     if not known:
-        raise FeedbackError(f"{store.root}: no release yet; `feedback-assets run` makes one")
+        raise FeedbackError(f"{store.place}: no release yet; `feedback-assets run` makes one")
     if name == "latest":
         return read(store, known[-1]["id"])
     tagged = tags(store).get(name)
@@ -200,11 +200,11 @@ def find(store: LocalStore, name: str) -> Release:
     ids = ids or {entry["id"] for entry in known if entry["id"].startswith(name)}
     if len(ids) != 1:
         what = f"no release {name!r}" if not ids else f"{len(ids)} releases begin with {name!r}"
-        raise FeedbackError(f"{what} in {store.root}; `feedback-assets releases` lists them")
+        raise FeedbackError(f"{what} in {store.place}; `feedback-assets releases` lists them")
     return read(store, ids.pop())
 
 
-def approved_release(store: LocalStore) -> str | None:
+def approved_release(store: Store) -> str | None:
     """The id of the release that was approved last, or None."""
     found = [
         (said["at"], entry["number"], entry["id"])
@@ -219,7 +219,7 @@ def folder(release_id: str) -> str:
     return f"releases/{release_id[:16]}"
 
 
-def read(store: LocalStore, release_id: str) -> Release:
+def read(store: Store, release_id: str) -> Release:
     """The release with this id.
 
     Raises:
@@ -305,15 +305,15 @@ def chain_of(release: Release) -> dict[str, Commit]:
     }
 
 
-def annotations_of(store: LocalStore, made: Release) -> pl.LazyFrame:
+def annotations_of(store: Store, made: Release) -> pl.LazyFrame:
     """The annotations in a release, one row each, from the file beside its manifest."""
-    return pl.scan_parquet(store.uri(f"{folder(made.id)}/annotations.parquet"))
+    return pl.scan_parquet(store.path(f"{folder(made.id)}/annotations.parquet"))
 
 
-def training_files(store: LocalStore, made: Release) -> list[Path]:
+def training_files(store: Store, made: Release) -> list[str]:
     """The folders of the exports' splits."""
     return [
-        store.path(f"{folder(made.id)}/{export['name']}/{split}")
+        store.uri(f"{folder(made.id)}/{export['name']}/{split}")
         for export in made.content["exports"]
         for split in export["splits"]
     ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from feedback_assets.digests import canonical_json
 from feedback_assets.errors import FeedbackError, Refused
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Key, Signer  # pyright: ignore[reportPrivateImportUsage]
@@ -125,7 +125,7 @@ def signing_key() -> str | None:
     return key
 
 
-def attest(store: LocalStore, folder: str) -> tuple[dict[str, Any], bool]:
+def attest(store: Store, folder: str) -> tuple[dict[str, Any], bool]:
     """The envelope of the release in `folder` of a store, and whether it lies signed beside the manifest.
 
     It is signed once, when the environment names a key.

@@ -16,7 +16,7 @@ from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.training_run import training_runs
 from feedback_assets.record import SCHEMA
 from feedback_assets.snapshots.snapshot import Table, scan
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.stages.ingested import PLACE
 
 RECORD = (
@@ -60,7 +60,7 @@ def trace(project: Project, name: str, commits: dict[str, Commit] | None = None)
     return follow(project.store, commits or latest_chain(project), name)
 
 
-def follow(store: LocalStore, commits: dict[str, Commit], name: str) -> list[dict[str, Any]]:
+def follow(store: Store, commits: dict[str, Commit], name: str) -> list[dict[str, Any]]:
     """All that the snapshots of `commits` say of an annotation.
 
     Returns:
@@ -84,7 +84,7 @@ def follow(store: LocalStore, commits: dict[str, Commit], name: str) -> list[dic
     pairs = made.filter((pl.col("row_id") == name) | (pl.col("feedback_id") == name)).collect()
     if not ids and pairs.is_empty():
         raise FeedbackError(
-            f"no annotation {name!r} in {store.root}; name it by its source's feedback_id, by its row_id "
+            f"no annotation {name!r} in {store.place}; name it by its source's feedback_id, by its row_id "
             "(32 characters), or as BATCH_FILE:LINE, the only name of a record that could not be read"
         )
     parents = pairs.get_column("parents").explode().drop_nulls().to_list()
@@ -121,7 +121,7 @@ def _entry(
     }
 
 
-def _pairs(store: LocalStore, commits: dict[str, Commit]) -> pl.LazyFrame:
+def _pairs(store: Store, commits: dict[str, Commit]) -> pl.LazyFrame:
     """The rows that `converted` made: row_id, arrival, RECORD and PAIR."""
     columns = ("row_id", "arrival", *RECORD, *PAIR)
     commit = commits.get("converted")
@@ -156,10 +156,10 @@ def latest_chain(project: Project) -> dict[str, Commit]:
         commit = project.commits.latest(entry.name)
         if commit is not None:
             return chain(project, {entry.name: commit})
-    raise FeedbackError(f"{project.store.root}: nothing is materialized yet; `feedback-assets run` does it")
+    raise FeedbackError(f"{project.store.place}: nothing is materialized yet; `feedback-assets run` does it")
 
 
-def _deliveries(store: LocalStore, ingested: Commit) -> pl.LazyFrame:
+def _deliveries(store: Store, ingested: Commit) -> pl.LazyFrame:
     """Every line that arrived: row_id, fate, and for one in quarantine the column at fault and its value."""
     tables = ingested.snapshot.tables
     batches = scan(store, tables["batches"]).select("arrival", "source", "batch")
@@ -190,7 +190,7 @@ def _row_ids(deliveries: pl.LazyFrame, sources: pl.Series, name: str) -> set[str
 
 
 def _steps(
-    store: LocalStore, commits: dict[str, Commit], ids: list[str], arrivals: set[int]
+    store: Store, commits: dict[str, Commit], ids: list[str], arrivals: set[int]
 ) -> dict[str, list[dict[str, Any]]]:
     """What each stage after intake did to each of `ids`, which came with `arrivals`."""
     runs = training_runs(store, commits["training_set"].id) if "training_set" in commits else []
@@ -219,7 +219,7 @@ def _by_row(frame: pl.DataFrame) -> Any:
     return frame.partition_by("row_id", as_dict=True, include_key=False, maintain_order=True).items()
 
 
-def _added(store: LocalStore, commit: Commit, ids: list[str], arrivals: set[int]) -> dict[str, dict[str, Any]]:
+def _added(store: Store, commit: Commit, ids: list[str], arrivals: set[int]) -> dict[str, dict[str, Any]]:
     table = commit.snapshot.tables["rows"]
     wanted: dict[str, list[str]] = {
         "guideline_joined": list(GUIDELINE),

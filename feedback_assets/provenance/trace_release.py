@@ -14,13 +14,13 @@ from feedback_assets.digests import text_id
 from feedback_assets.errors import FeedbackError
 from feedback_assets.provenance.release import Release, annotations_of, chain_of, find, folder, listed, unpacked
 from feedback_assets.provenance.trace import RECORD, follow, plain
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 GUIDELINE = ("guideline", "guideline_status", "guideline_digest")
 REALISED = ("copies", "training_weight", "assigned_split")
 
 
-def trace_release(store: LocalStore, release: Release, name: str) -> list[dict[str, Any]]:
+def trace_release(store: Store, release: Release, name: str) -> list[dict[str, Any]]:
     """All that a release says of an annotation.
 
     Args:
@@ -47,14 +47,14 @@ def trace_release(store: LocalStore, release: Release, name: str) -> list[dict[s
     ]
 
 
-def trace_everywhere(store: LocalStore, name: str) -> dict[str, list[dict[str, Any]]]:
+def trace_everywhere(store: Store, name: str) -> dict[str, list[dict[str, Any]]]:
     """What each release of a store says of an annotation, by the release's id.
 
     Raises:
         FeedbackError: no release knows an annotation of this name.
     """
     found = {}
-    problem = FeedbackError(f"{store.root}: no release yet; `feedback-assets run` makes one")
+    problem = FeedbackError(f"{store.place}: no release yet; `feedback-assets run` makes one")
     for release_id in dict.fromkeys(entry["id"] for entry in listed(store)):
         try:
             found[release_id] = trace_release(store, find(store, release_id), name)
@@ -66,7 +66,7 @@ def trace_everywhere(store: LocalStore, name: str) -> dict[str, list[dict[str, A
 
 
 def trace_example(
-    store: LocalStore, release: Release, number: int, *, export: str | None = None, split: str = "train"
+    store: Store, release: Release, number: int, *, export: str | None = None, split: str = "train"
 ) -> dict[str, Any]:
     """From a training example back to its annotation.
 
@@ -105,10 +105,10 @@ def trace_example(
     return {**where, "annotation": annotation}
 
 
-def _row_id(store: LocalStore, key: str, place: int) -> str:
+def _row_id(store: Store, key: str, place: int) -> str:
     scan = pl.scan_parquet if key.endswith(".parquet") else pl.scan_ndjson
     try:
-        return scan(store.uri(key)).select("row_id").slice(place, 1).collect().item()
+        return scan(store.path(key)).select("row_id").slice(place, 1).collect().item()
     except FileNotFoundError:
         raise FeedbackError(f"{store.uri(key)}: this file of the release is gone; restore it") from None
 
@@ -119,7 +119,7 @@ def _guideline(entry: dict[str, Any], texts: dict[str, Any]) -> dict[str, Any] |
     return None if told is None else {key: told[key] for key in ("task", "aspect", "version", "digest", "file", "text")}
 
 
-def _without_parts(store: LocalStore, release: Release, name: str) -> tuple[str, list[dict[str, Any]]]:
+def _without_parts(store: Store, release: Release, name: str) -> tuple[str, list[dict[str, Any]]]:
     sources = sorted({group["source"] for group in release.content["annotations"]["groups"]})
     own = pl.DataFrame({"source": sources, "feedback_id": [name] * len(sources)}).select(
         text_id(pl.col("source"), pl.col("feedback_id"))

@@ -17,7 +17,7 @@ from feedback_assets.materialize.commit import Commit, Commits
 from feedback_assets.materialize.environment import environment
 from feedback_assets.provenance.release import Release, chain_of
 from feedback_assets.snapshots.snapshot import Snapshot, scan, write_fates, write_rows
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.stages.stage import fates
 
 ASSET = "training_run"
@@ -34,14 +34,14 @@ def code_version() -> str:
     return f"{ASSET}-v1-{code_digest(__name__)[:16]}"
 
 
-def training_runs(store: LocalStore, training_set: str | None = None) -> list[Commit]:
+def training_runs(store: Store, training_set: str | None = None) -> list[Commit]:
     """The training runs recorded in a store, oldest first; with the id of a commit of `training_set`, those on it."""
     found = Commits(store).all(ASSET)
     return [c for c in found if training_set is None or c.content["inputs"]["training_set"]["commit"] == training_set]
 
 
 def record_training_run(
-    store: LocalStore,
+    store: Store,
     release: Release,
     model: str,
     *,
@@ -77,7 +77,7 @@ def record_training_run(
         came = scan(store, before).collect()
     except FileNotFoundError as error:
         raise FeedbackError(
-            f"{store.root}: the parts of release {release.id[:16]} are gone, so that its rows cannot be followed: "
+            f"{store.place}: the parts of release {release.id[:16]} are gone, so that its rows cannot be followed: "
             f"{str(error).splitlines()[0]}"
         ) from None
     left_out = [] if dropped is None else _row_ids(dropped, set(came.get_column("row_id")), release.id)

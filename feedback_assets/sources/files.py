@@ -5,7 +5,8 @@ and Arrow.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from glob import glob, has_magic
 from pathlib import Path
@@ -37,7 +38,7 @@ class BatchFile:
 
     `name` is its path below the fixed part of the source's `path`, with forward slashes: for most sources the
     file name. `digest` is the SHA-256 of its bytes, `bytes` their number. `waits`: it is not complete, as the
-    source's `complete` says it.
+    source's `complete` says it. Within `at_hand()` it lies at `path`; `uri` is where it comes from, if from elsewhere.
     """
 
     source: str
@@ -46,6 +47,12 @@ class BatchFile:
     digest: str
     bytes: int
     waits: bool = False
+    at_hand: Callable[[], AbstractContextManager[object]] = field(default=nullcontext, compare=False)
+    uri: str | None = None
+
+    def named(self, error: Exception) -> str:
+        """What `error` says, with the place where the file comes from."""
+        return str(error).replace(str(self.path), self.uri or str(self.path))
 
 
 def list_files(
@@ -162,7 +169,7 @@ def _read_arrow(path: Path) -> pl.DataFrame:
 def _listed(source: Source, folder: Path, now: datetime | None) -> list[tuple[str, Path, bool]]:
     """Name, path and whether it waits, of each file."""
     complete, moment = source.complete, (now or datetime.now(UTC)).timestamp()
-    found = [(name, path) for name, path in sorted(_found(source, folder)) if not _passed_over(name)]
+    found = [(name, path) for name, path in sorted(_found(source, folder)) if not passed_over(name)]
     if complete is None:
         return [(name, path, False) for name, path in found]
     if complete.marker is not None:
@@ -193,11 +200,15 @@ def _found(source: Source, folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _in_folder(source: Source, folder: Path, entries: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     for entry in entries:
-        known = format_of(entry.name)
-        wanted = known is not None and known == (source.format or known) and entry.name not in _ABOUT_A_DATASET
         name = entry.relative_to(folder).as_posix()
-        if wanted and entry.is_file() and not _passed_over(name):
+        if is_batch(source, entry.name) and entry.is_file() and not passed_over(name):
             yield name, entry
+
+
+def is_batch(source: Source, name: str) -> bool:
+    """Whether a file of this name, somewhere in the folder of `source`, is one of its batches."""
+    known = format_of(name)
+    return known is not None and known == (source.format or known) and name not in _ABOUT_A_DATASET
 
 
 def _before_magic(path: Path) -> Iterator[str]:
@@ -207,7 +218,8 @@ def _before_magic(path: Path) -> Iterator[str]:
         yield part
 
 
-def _passed_over(name: str) -> bool:
+def passed_over(name: str) -> bool:
+    """Whether a file is hidden or unfinished."""
     return name.lower().endswith(_UNFINISHED) or any(part.startswith((".", "~$")) for part in name.split("/"))
 
 
