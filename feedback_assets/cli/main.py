@@ -185,6 +185,26 @@ def trace(
 
 
 @app.command()
+def quarantine(
+    batch: Annotated[str | None, typer.Option(help="Only of this batch.", show_default=False)] = None,
+    policy: Policy = None,
+    store: Store = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every record, not a few of each reason.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what could not be used, by reason: file, line and the offending value."""
+    from feedback_assets.cli.project import open_made
+    from feedback_assets.cli.quarantine import quarantine as listed
+    from feedback_assets.cli.quarantine import show_quarantine
+
+    found = listed(open_made(policy, store), batch)
+    if as_json:
+        _print_json(found)
+    else:
+        show_quarantine(found, everything=everything)
+
+
+@app.command()
 def inspect(
     file: Annotated[Path, typer.Argument(help="A file of feedback in any known format.")],
     source_name: Annotated[
