@@ -3,11 +3,13 @@
 The numbers come in as plain values; how they were computed is no matter here.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_assets.checks.result import CheckResult, Kind, Status
+from feedback_assets.sources.raw import one_line
 
 SHOWN = 5  # groups that a sentence names
 
@@ -108,6 +110,7 @@ def loss_check(
     *,
     allowed: Mapping[tuple[str, str], str] | None = None,
     blocking: bool = True,
+    quotes: bool = True,
 ) -> CheckResult:
     """No group lost the share `limit` or more (1: all) of its rows, but for those that the policy allows.
 
@@ -116,6 +119,7 @@ def loss_check(
         limit: the share, above 0.
         allowed: reasons for expected losses by (column, value).
         blocking: whether a failure holds the materialization back.
+        quotes: whether a group may be named by what a source says; else by the beginning of its SHA-256.
     """
     reasons = {f"{column}={value}": why for (column, value), why in sorted((allowed or {}).items())}
     groups = [{**loss, "group": f"{loss['column']}={loss['value']}"} for loss in losses if loss["rows"]]
@@ -123,7 +127,7 @@ def loss_check(
     broken = [loss for loss in beyond if loss["group"] not in reasons]
     how_much = "all" if limit >= 1 else f"{limit:.0%} or more"
     if broken:
-        named = [f"{loss['group']} lost {loss['lost']:,} of {loss['rows']:,} rows" for loss in broken[:SHOWN]]
+        named = [f"{_shown(loss, quotes)} lost {loss['lost']:,} of {loss['rows']:,} rows" for loss in broken[:SHOWN]]
         more = f" (and {len(broken) - SHOWN} more)" if len(broken) > SHOWN else ""
         sentence = f"{'; '.join(named)}{more}; if this is meant, name it under monitoring.allowed_losses"
     else:
@@ -139,8 +143,15 @@ def loss_check(
         definition={"type": "loss_by_group", "lost_share": limit, "allowed": reasons},
         observed={
             "groups": len(groups),
-            "beyond": {loss["group"]: [loss["lost"], loss["rows"]] for loss in broken[:50]},
+            "beyond": {_shown(loss, quotes): [loss["lost"], loss["rows"]] for loss in broken[:50]},
             "beyond_count": len(broken),
             "expected": {loss["group"]: reasons[loss["group"]] for loss in beyond if loss["group"] in reasons},
         },
     )
+
+
+def _shown(loss: Mapping[str, Any], quotes: bool) -> str:
+    value = str(loss["value"])
+    if not quotes and loss["column"] not in ("source", "batch"):
+        value = f"#{hashlib.sha256(value.encode()).hexdigest()[:8]}"
+    return f"{loss['column']}={one_line(value)}"

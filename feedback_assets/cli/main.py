@@ -46,8 +46,9 @@ def main() -> None:
         # What a store or a batch folder can do wrong: not writable, not a folder, full.
         code = _say(f"{error.filename or 'disk'}: {error.strerror or error}", 2)
     except Exception as error:
-        said = str(error).splitlines() or [""]
-        code = _say(f"internal error, please report it: {type(error).__name__}: {said[0]}", 2)
+        from feedback_assets.sources.files import first_line
+
+        code = _say(f"internal error, please report it: {type(error).__name__}: {first_line(error)}", 2)
     sys.exit(code or 0)
 
 

@@ -149,6 +149,7 @@ def examine(project: Project, examined: Examined) -> dict[str, Any]:
             stage.weight,
             examined.weight_before,
             examined.versions,
+            _quotes(policy),
         ]
     )
     found = project.store.recall(key)
@@ -235,7 +236,10 @@ def _signals(
     results.append(_drift_check(drifts, required["drift"]))
     results.append(
         loss_check(
-            [loss.as_json() for loss in losses], monitoring.limits.lost_share, allowed=monitoring.allowed(stage.name)
+            [loss.as_json() for loss in losses],
+            monitoring.limits.lost_share,
+            allowed=monitoring.allowed(stage.name),
+            quotes=_quotes(examined.policy),
         )
     )
     if stage.name == "training_set":
@@ -257,6 +261,11 @@ def _signals(
 def baseline_name(column: str) -> str:
     """Name of the check that holds a column against its expected distribution."""
     return re.sub(r"\W", "_", f"baseline__{column}", flags=re.ASCII)
+
+
+def _quotes(policy: Policy) -> bool:
+    """Whether a check may say what a source says: a category, a name of a task."""
+    return all(source.excerpts for source in policy.ingested.sources)
 
 
 def _brief(entry: ColumnDrift) -> dict[str, Any]:

@@ -62,8 +62,9 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     A record of which a value was there and did not convert is quarantined: "not-convertible", "time-without-zone",
     "expression-fails", "different-prompts" where the conversation that a response ends has another prompt, or
     "no-batch" where the source's `batch` is null; so is what `entries` says. Ids of annotators leave as pseudonyms
-    where the source asks for them. In a CSV an empty field is null, except in columns of text. The type of a column may differ from file to file: one without any value fits every expression,
-    a number fits one that asks for text, and text that is a number one that asks for a number.
+    where the source asks for them. In a CSV an empty field is null, except in columns of text. The type of a column may
+    differ from file to file: one without any value fits every expression, a number fits one that asks for text, and
+    text that is a number one that asks for a number.
 
     Raises:
         Unreadable: an expression reads a column that the file lacks and is not optional, fails on all of its
