@@ -14,7 +14,7 @@ from feedback_assets.sources.quarantine import EXCERPT
 
 Line = TypeVar("Line")
 LINE, POSITION, EXTRA = "__line", "__position", "__extra"
-SLICE = 8192
+SLICE = 512
 PIECE = 1 << 20
 _LONGEST = 1_000  # characters of an error
 _LISTED, _NAME = 20, 40  # names in a list, and characters of each

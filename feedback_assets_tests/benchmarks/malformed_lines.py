@@ -53,7 +53,7 @@ def measure(how: str, path: str) -> None:
     pl.DataFrame({"a": [1]}).lazy().collect()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     if how == "polars":
-        height = pl.scan_ndjson(path, infer_schema_length=None).collect().height
+        height = pl.scan_ndjson(path).collect().height
     else:
         raw = read_jsonl(Path(path), "s", "b", read=["prompt"], most=2**31)
         height = raw.frame.height + raw.malformed.height
