@@ -54,9 +54,7 @@ def faults(source: Path | bytes, frame: pl.DataFrame) -> dict[int, str] | None:
         here = slice(first, first + len(ends))
         odd = np.flatnonzero((filled != values[here].to_numpy()) | (every > cells[here].to_numpy()))
         escapes = np.flatnonzero(signs[:-1] == _BACKSLASH)  # a search for two bytes takes ten times as long
-        halves = (
-            [match.start() for match in _HALF_A_PAIR.finditer(piece)] if (signs[escapes + 1] == _U).any() else []
-        )
+        halves = [match.start() for match in _HALF_A_PAIR.finditer(piece)] if (signs[escapes + 1] == _U).any() else []
         for row in sorted({*odd.tolist(), *np.searchsorted(ends, halves).tolist()}):
             line = piece[(ends[row - 1] + 1 if row else 0) : ends[row]]
             if (fault := fault_of(line)) is not None:
