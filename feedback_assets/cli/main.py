@@ -55,8 +55,9 @@ def main() -> None:
         # What a store or a batch folder can do wrong: not writable, not a folder, full.
         code = _say(f"{error.filename or 'disk'}: {error.strerror or error}", 2)
     except Exception as error:
-        said = str(error).splitlines() or [""]
-        code = _say(f"internal error, please report it: {type(error).__name__}: {said[0]}", 2)
+        from feedback_assets.sources.files import first_line
+
+        code = _say(f"internal error, please report it: {type(error).__name__}: {first_line(error)}", 2)
     sys.exit(code or 0)
 
 
@@ -432,6 +433,26 @@ def bisect(
         show_bisect(found)
     if not found.found:
         raise typer.Exit(1)
+
+
+@app.command()
+def quarantine(
+    batch: Annotated[str | None, typer.Option(help="Only of this batch.", show_default=False)] = None,
+    policy: Policy = None,
+    store: Store = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every record, not a few of each reason.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what could not be used, by reason: file, line and the offending value."""
+    from feedback_assets.cli.project import open_made
+    from feedback_assets.cli.quarantine import quarantine as listed
+    from feedback_assets.cli.quarantine import show_quarantine
+
+    found = listed(open_made(policy, store), batch)
+    if as_json:
+        _print_json(found)
+    else:
+        show_quarantine(found, everything=everything)
 
 
 @app.command()

@@ -21,11 +21,14 @@ import polars as pl
 
 from feedback_assets.digests import canonical_json, digest, file_digest
 from feedback_assets.errors import FeedbackError
+from feedback_assets.record import FROM_SOURCE
 from feedback_assets.snapshots.store import Store
+from feedback_assets.sources.conversion import NotThis, convert
 from feedback_assets.sources.files import BatchFile
-from feedback_assets.sources.landed import write_landed
+from feedback_assets.sources.landed import Landed, write_landed
 from feedback_assets.sources.postgres import MARKS, Read, Seen, Window, number_of, window
-from feedback_assets.sources.source import Source
+from feedback_assets.sources.privacy import ANNOTATOR, pseudonyms
+from feedback_assets.sources.source import ColumnMapping, Source
 
 BATCH_BYTES = 64 * 2**20
 """A batch ends when its rows take so much memory."""
@@ -199,13 +202,37 @@ def _put(store: Store, opened: Window, piece: Read, fresh: list[pl.DataFrame]) -
     if piece.rows.is_empty():
         return
     fresh.append(piece.marks)
-    name, bytes_ = _put_frame(store, piece.rows, opened.json)
+    rows, landed = _private(piece.rows, opened.source)
+    name, bytes_ = _put_frame(store, rows, opened.json, landed)
     yield Batch(_name(piece.marks.get_column("position"), opened.kind), name, bytes_, piece.rows.height)
 
 
-def _put_frame(store: Store, frame: pl.DataFrame, json_columns: Sequence[str] = ()) -> tuple[str, int]:
+def _private(rows: pl.DataFrame, source: Source) -> tuple[pl.DataFrame, Landed | None]:
+    """`rows` with pseudonyms in place of ids of annotators, where the source asks for them."""
+    made = pseudonyms(source.name, source)
+    if made is None:
+        return rows, None
+    ids = sorted(source.of_annotators().intersection(rows.columns))
+    column = ColumnMapping(expr=ANNOTATOR)
+    try:
+        values = [convert(pl.col(name), rows.schema[name], FROM_SOURCE[ANNOTATOR], column).value for name in ids]
+    except NotThis:
+        raise FeedbackError(
+            f"source {source.name!r}: its annotator_id is no text and no number; let the query give one of them"
+        ) from None
+    # What does not convert is an id all the same.
+    texts = rows.select(
+        pl.coalesce(value, pl.col(name).cast(pl.String)).cast(pl.String).alias(name)
+        for name, value in zip(ids, values, strict=True)
+    )
+    return rows.with_columns(made.of(text) for text in texts), Landed(tuple(ids), made.check)
+
+
+def _put_frame(
+    store: Store, frame: pl.DataFrame, json_columns: Sequence[str] = (), landed: Landed | None = None
+) -> tuple[str, int]:
     with store.scratch() as scratch:
-        write_landed(frame, scratch, json_columns)
+        write_landed(frame, scratch, json_columns, landed)
         name, size = file_digest(scratch), scratch.stat().st_size
         store.put_file(_object(name), scratch)
     return name, size

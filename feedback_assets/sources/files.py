@@ -6,7 +6,7 @@ and Arrow.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from glob import glob, has_magic
 from pathlib import Path
@@ -19,9 +19,10 @@ from feedback_assets.expressions import columns_of
 from feedback_assets.sources.delimited import read_csv
 from feedback_assets.sources.json_document import read_json
 from feedback_assets.sources.jsonl import read_jsonl
-from feedback_assets.sources.landed import read_landed
+from feedback_assets.sources.landed import pseudonyms_of, read_landed
+from feedback_assets.sources.privacy import pseudonyms, without
 from feedback_assets.sources.quarantine import QUARANTINE
-from feedback_assets.sources.raw import Raw, Unreadable, numbered, too_large
+from feedback_assets.sources.raw import Raw, Unreadable, numbered, one_line, too_large
 from feedback_assets.sources.source import SUFFIXES, Format, Source, expressions, format_of
 from feedback_assets.sources.spreadsheet import read_xlsx
 
@@ -90,10 +91,10 @@ def waiting(source: Source, folder: Path, now: datetime | None = None) -> list[s
 
 
 def read(file: BatchFile, source: Source) -> Raw:
-    """What is in `file`, in the source's own columns.
+    """What is in `file`, in the source's own columns, but for those that are never stored.
 
     Raises:
-        Unreadable: the file cannot be read as its format at all.
+        Unreadable: the file cannot be read as its format at all, or a column that is never stored has another name.
         FeedbackError: it has no known format, or has changed since it was listed.
     """
     format_ = source.format or format_of(file.path.name)
@@ -107,19 +108,21 @@ def read(file: BatchFile, source: Source) -> Raw:
             raise FeedbackError(f"{file.path}: changed while it was being read; run again when it is complete")
         if file.bytes > source.max_bytes:
             raise too_large(file.path, source.max_bytes)
-        return _read(file, source, format_)
+        raw = _read(file, source, format_)
+        return replace(raw, frame=without(raw.frame, source, str(file.path)))
     except FeedbackError:
         raise
     except BaseException as error:
         if not isinstance(error, _CANNOT_BE_READ) and type(error).__name__ != "PanicException":
             raise
-        value = f"cannot be read as {format_}: {first_line(error)}"
-        raise Unreadable(f"{file.path}: {value}", value=value.replace(str(file.path), file.name)) from None
+        value = f"cannot be read as {format_}"
+        said = f": {first_line(error).replace(str(file.path), file.name)}"
+        raise Unreadable(f"{file.path}: {value}", value=value, shown=said, shown_value=said) from None
 
 
 def first_line(error: BaseException) -> str:
-    """What `error` says, in one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    """How what `error` says begins; readers quote what they stumble on."""
+    return one_line(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))
 
 
 def _read(file: BatchFile, source: Source, format_: Format) -> Raw:
@@ -133,16 +136,30 @@ def _read(file: BatchFile, source: Source, format_: Format) -> Raw:
     if format_ == "xlsx":
         return read_xlsx(file.path, source.name, file.name, source.sheet, most=source.max_bytes)
     if source.in_database:
-        frame = read_landed(file.path)
-    else:
-        frame = _read_arrow(file.path) if format_ == "arrow" else _read_parquet(file.path)
+        return _read_window(file, source)
+    frame = _read_arrow(file.path) if format_ == "arrow" else _read_parquet(file.path)
     rows = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
     return Raw(numbered(frame, rows, file.path), pl.DataFrame(schema=QUARANTINE))
 
 
+def _read_window(file: BatchFile, source: Source) -> Raw:
+    frame, landed = read_landed(file.path), pseudonyms_of(file.path)
+    made = pseudonyms(source.name, source)
+    if landed is not None and made is not None and landed.check != made.check:
+        raise FeedbackError(
+            f"source {source.name!r}: its rows were landed with pseudonyms of another key than "
+            f"{source.pseudonymise['annotator_id']} holds now (check value {landed.check}, now {made.check}); set "
+            "that key again: what was landed has no ids of which others could be made"
+        )
+    taken = landed.columns if landed is not None else ()
+    rows = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
+    return Raw(numbered(frame, rows, file.path), pl.DataFrame(schema=QUARANTINE), frozenset(taken))
+
+
 def _read_by(source: Source) -> set[str]:
-    """The columns of which an expression makes something."""
-    return {name for text in (*expressions(source), *(source.each or ())) for name in columns_of(text)}
+    """The columns of which an expression makes something, or that are not for `extra`."""
+    private = {*source.of_annotators(), *source.never_store}
+    return private | {name for text in (*expressions(source), *(source.each or ())) for name in columns_of(text)}
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
