@@ -94,8 +94,9 @@ def _checks(commit: Any) -> dict[str, Any]:
 
 
 def _distribution(content: Any) -> dict[str, Any]:
-    expected = content["policy"]["monitoring"]["expect"]
     baseline = {entry["column"]: entry for entry in content["commits"]["training_set"]["baseline"]}
+    declared = content["policy"]["monitoring"]["expect"]
+    expected = {**{name: _approved(entry) for name, entry in baseline.items() if entry.get("cells")}, **declared}
     columns = {}
     for name in sorted({*content["distribution"], *expected}):
         held = baseline.get(name)
@@ -116,3 +117,8 @@ def _distribution(content: Any) -> dict[str, Any]:
         "matches": not any(e["verdict"] in ("moved", "error") for e in columns.values()),
         "incomplete": incomplete,
     }
+
+
+def _approved(entry: Any) -> dict[str, float]:
+    """The shares that the approved release had, as the comparison with it keeps them."""
+    return {cell["cell"]: cell["reference"] for cell in entry["cells"]}
