@@ -162,8 +162,8 @@ def _sentence(drift: Mapping[str, Any], against: str) -> str:
     if value is None or critical is None:
         return f"{drift['column']}{batch} has no rows to compare with the {against}."
     if verdict == "moved" and value <= limit:
-        kept = drift["limits"]["share_kept"]
-        return f"{drift['column']}{batch} against the {against}: a value kept {kept:.0%} of its share or less{why}."
+        kept = f"{100 * drift['limits']['share_kept']:.0f} %"
+        return f"{drift['column']}{batch} against the {against}: a value kept {kept} of its share or less{why}."
     if verdict == "moved":
         return f"{what} is {value:.3g}, beyond the limit of {limit:g}{why}."
     if critical > limit:

@@ -134,21 +134,23 @@ def _why_transformed(
 def newest_batches(store: Store, snapshot: Snapshot, monitoring: Monitoring) -> list[ColumnDrift]:
     """For each source its newest batch against its earlier ones; the columns in `answers` are held to the limit."""
     table = snapshot.tables["rows"]
-    batches = scan(store, snapshot.tables["batches"]).select("arrival", "source", "batch", "rows").collect()
+    stands = scan(store, table).select("arrival").unique()
+    batches = scan(store, snapshot.tables["batches"]).join(stands, on="arrival", how="semi")
     found: list[ColumnDrift] = []
-    for (source,), mine in batches.filter(pl.col("rows") > 0).partition_by("source", as_dict=True).items():
-        *earlier, newest = sorted(mine.get_column("arrival"))
+    of_source: dict[str, Compared] = {}
+    for (source,), mine in batches.sort("arrival").collect().partition_by("source", as_dict=True).items():
+        *earlier, newest = mine.get_column("arrival")
         if not earlier:
             continue
-        name = mine.filter(pl.col("arrival") == newest).get_column("batch").item()
         before, after = (_of_arrivals(store, table, which, monitoring) for which in (earlier, [newest]))
-        compared = Compared(monitoring, after, effective_sample_size(after.rows, None))
+        compared = of_source[source] = Compared(monitoring, after, effective_sample_size(after.rows, None))
         sizes = compared.effective(before, only=monitoring.answers)
-        entries = drift_between(before.profile, after.profile, monitoring.limits, sizes)
-        beside = {"source": source, "batch": name}
-        found += [replace(e, beside=beside, held=e.name in monitoring.answers) for e in entries]
-        found = _explained(adjusted(found), lambda entry, of=compared: _by_segment(of, entry))
-    return found
+        beside = {"source": source, "batch": mine.get_column("batch")[-1]}
+        found += [
+            replace(entry, beside=beside, held=entry.name in monitoring.answers)
+            for entry in drift_between(before.profile, after.profile, monitoring.limits, sizes)
+        ]
+    return _explained(adjusted(found), lambda entry: _by_segment(of_source[entry.beside["source"]], entry))
 
 
 def _of_arrivals(store: Store, table: Table, arrivals: list[int], monitoring: Monitoring) -> Side:
@@ -187,7 +189,7 @@ def baseline(
         for name, value in expected.items()
         if name in monitoring.expect or value != NOTHING or (name in seen and not seen.blank(name))
     }
-    found = baseline_drift(seen, expected, monitoring.limits, compared.effective())
+    found = baseline_drift(seen, expected, monitoring.limits, compared.effective() if held else None)
     found = adjusted([replace(entry, held=held) for entry in found], decided)
     if not held:
         return found

@@ -136,7 +136,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         },
         "guidelines": _guidelines(project, commits["guidelines"]),
         "transformations": [_transformation(project, commits[entry.name]) for entry in STAGES if entry.name in commits],
-        "expected": project.policy.monitoring.pinned()["expect"],
+        "expected": _expected(project, commit),
         "distribution": commit.content["distribution"],
         "decisions": release_decisions((name, entry.content) for name, entry in commits.items()),
         "exports": exports,
@@ -272,6 +272,16 @@ def _by_guideline(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {**dict(zip(BY_GUIDELINE, key, strict=True)), "records": statuses}
         for key, statuses in sorted(found.items(), key=str)
     ]
+
+
+def _expected(project: Project, commit: Commit) -> dict[str, Any]:
+    """The distribution that each column is held against: that of the approved release, or the one declared."""
+    approved = {
+        entry["column"]: {cell["cell"]: cell["reference"] for cell in entry["cells"]}
+        for entry in commit.content["baseline"]
+        if entry.get("cells")
+    }
+    return {**approved, **project.policy.monitoring.pinned()["expect"]}
 
 
 def _guidelines(project: Project, commit: Commit) -> list[dict[str, Any]]:

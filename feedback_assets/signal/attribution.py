@@ -45,7 +45,9 @@ class Cause:
         """For a person, without a full stop."""
         version = f" v{self.version}" if self.version is not None else ""
         where = (
-            f", {self.segment_share:.0%} of that from `{self.segment}`" if self.segment and self.segment_share else ""
+            f", {100 * self.segment_share:.0f} % of that from `{self.segment}`"
+            if self.segment and self.segment_share
+            else ""
         )
         return f"{self.kind} `{self.name}`{version} {self.does}{where}"
 

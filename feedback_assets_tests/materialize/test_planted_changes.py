@@ -12,6 +12,7 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import materialize
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.questions import questions
 from feedback_assets.provenance.release import Release, release
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "ledge"]
@@ -141,6 +142,12 @@ def test_a_mapping_that_turns_1_into_10_breaks_the_baseline_of_an_approved_relea
     plant.policy["monitoring"] = {"baseline": {"release": approved.id}}
     commits, again, _ = plant.run()
     assert again is not None, failed(commits)
+    assert questions(again)["distribution"]["columns"]["category"]["expected"].keys() == {
+        "(null)",
+        "chat",
+        "coding",
+        "writing",
+    }
     plant.policy["ingested"]["sources"][2]["columns"] = POINTS | {
         "score": "CASE WHEN points > 1 THEN points ELSE 10 * points END"
     }
@@ -163,6 +170,8 @@ def test_a_batch_in_which_1_became_10_differs_from_the_earlier_ones_and_blocks_o
     said = failed(commits)["ingested/input_drift"]
     assert said.startswith("The PSI of score in batch points-2.jsonl of points against the earlier batches is ")
     assert " went from " in said
+    compared = {(e["source"], e["batch"]) for e in commits["ingested"].content["input"]}
+    assert compared == {("pairs", "pairs-2.jsonl"), ("points", "points-2.jsonl")}
     plant.policy["monitoring"] = {"gating": ["input"]}
     assert plant.run()[2].startswith("the gate refuses: ingested: the check input_drift failed: The PSI of score in")
 

@@ -1,5 +1,6 @@
 """What the UI shows of the batches."""
 
+import math
 from pathlib import Path
 
 import yaml
@@ -17,7 +18,13 @@ def test_the_table_of_batches_says_what_became_of_each_and_what_waits(sample: Pa
     second.unlink()
     with dagster(sample) as instance:
         assert start(sample, instance, "ingested").success
-        table = latest(instance, "ingested").asset_materialization.metadata["batches"]
+        metadata = latest(instance, "ingested").asset_materialization.metadata
+    table, compared = metadata["batches"], metadata["drift_of_newest_batches"]
+    columns = {(record.data["source"], record.data["column"]) for record in compared.records}
+    assert {("arena", "outcome"), ("panel", "score"), ("app", "category")} <= columns
+    numbers = {name: value.value for name, value in metadata.items() if name.startswith("psi_newest_")}
+    assert numbers.keys() >= {"psi_newest_outcome", "psi_newest_score", "psi_newest_response_chars"}
+    assert all(isinstance(value, float) and math.isfinite(value) for value in numbers.values())
     columns = ["arrival", "source", "batch", "digest", "rows", "quarantined", "state", "arrived"]
     assert [column.name for column in table.schema.columns] == columns
     shown = {record.data["batch"]: record.data for record in table.records}
