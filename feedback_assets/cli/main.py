@@ -119,15 +119,17 @@ def releases(policy: Policy = None, store: Store = None, as_json: Json = False) 
     """List the releases of a store, oldest first."""
     from feedback_assets.cli import tables
     from feedback_assets.cli.project import open_store
+    from feedback_assets.provenance.collected import collected, given_up
+    from feedback_assets.provenance.erase import erased_releases
     from feedback_assets.provenance.release import listed, read
 
     opened = open_store(policy, store)
     entries = []
+    erased, gone = erased_releases(opened), given_up(collected(opened), listed(opened))
     for entry in listed(opened):
-        content = read(opened, entry["id"]).content
-        entries.append(
-            {**entry, "records": content["annotations"]["records"], "examples": content["annotations"]["examples"]}
-        )
+        told = read(opened, entry["id"]).content["annotations"]
+        state = {"erased": erased.get(entry["id"]), "collected": gone.get(entry["id"])}
+        entries.append({**entry, "records": told["records"], "examples": told["examples"], **state})
     if as_json:
         _print_json(entries)
     else:
@@ -182,6 +184,67 @@ def trace(
         _print_json(traced)
     else:
         tables.show_trace(traced)
+
+
+@app.command()
+def verify(
+    release: Annotated[
+        str | None, typer.Argument(help="A release. Default: the whole store.", show_default=False)
+    ] = None,
+    logical: Annotated[bool, typer.Option("--logical", help="Fingerprint the values of every part anew, too.")] = False,
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute every digest and follow the chain: manifest, commits, snapshots, parts, exports, guideline texts."""
+    from feedback_assets.cli.integrity import verify_store
+
+    verify_store(policy, store, release, logical=logical, as_json=as_json)
+
+
+@app.command()
+def erase(
+    record: Annotated[str | None, typer.Option(help="A record: its feedback_id or row_id.", show_default=False)] = None,
+    annotator: Annotated[
+        str | None, typer.Option(help="All records of an annotator, and the annotator's name.", show_default=False)
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Only in this source.", show_default=False)] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; kept in the tombstone.", show_default=False)] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without it: only say what would be done.")] = False,
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Erase a record or an annotator from every byte of the store, its training files and what was landed."""
+    if (record is None) == (annotator is None):
+        raise FeedbackError("say either --record ID or --annotator ID")
+    from feedback_assets.cli.integrity import erase_records
+    from feedback_assets.provenance.sought import Request
+
+    erase_records(policy, store, Request(record, annotator, source, reason), do=yes, as_json=as_json)
+
+
+@app.command()
+def gc(
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Keep the last N releases; together with --keep-age: those, too.")
+    ] = None,
+    keep_age: Annotated[
+        str | None, typer.Option(help="Keep releases younger than this, such as 30d or 12h.", show_default=False)
+    ] = None,
+    unused: Annotated[str, typer.Option(help="Forget what was computed before and not used for so long.")] = "30d",
+    grace: Annotated[str, typer.Option(help="Keep all that is younger than this.")] = "1h",
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without it: only say what would go.")] = False,
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Collect what no kept release, no latest materialization and no run needs. By default all releases are kept."""
+    from feedback_assets.cli.integrity import collect, duration
+    from feedback_assets.provenance.gc import Keep
+
+    kept = Keep(keep, duration(keep_age) if keep_age else None, duration(grace), duration(unused))
+    collect(policy, store, kept, do=yes, as_json=as_json)
 
 
 @app.command()

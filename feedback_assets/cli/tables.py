@@ -189,6 +189,10 @@ def _drift(commit: Commit) -> Text:
     return Text(f"most: {most['column']} {most['psi']:.3f}")
 
 
+SINCE = {"erased": "records erased by request", "collected": "only the manifest is left"}
+"""What can have become of a release, and what that means: neither can be replayed."""
+
+
 def show_releases(store: LocalStore, entries: list[dict[str, Any]]) -> None:
     """The releases of a store."""
     console = open_console()
@@ -198,9 +202,15 @@ def show_releases(store: LocalStore, entries: list[dict[str, Any]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("number", "release", "records", "examples", "made at"):
         table.add_column(name, justify="right" if name in ("number", "records", "examples") else "left", no_wrap=True)
+    table.add_column("since then" if any(entry[key] for entry in entries for key in SINCE) else "")
     for entry in entries:
         table.add_row(
-            str(entry["number"]), entry["id"][:16], f"{entry['records']:,}", f"{entry['examples']:,}", entry["made_at"]
+            str(entry["number"]),
+            entry["id"][:16],
+            f"{entry['records']:,}",
+            f"{entry['examples']:,}",
+            entry["made_at"],
+            "; ".join(said for key, said in SINCE.items() if entry[key]),
         )
     console.print(table)
 
@@ -292,6 +302,8 @@ def show_trace(traced: list[dict[str, Any]]) -> None:
             style="bold",
             soft_wrap=True,
         )
+        if entry["erased"]:
+            console.print(f"  erased by request  {entry['erased']}", style="bold")
         for delivery in entry["deliveries"]:
             rule = f": {delivery['rule']}" if delivery["rule"] else ""
             fault = f" ({delivery['column']})" if delivery["column"] else ""

@@ -1,5 +1,6 @@
 """What a materialization says of itself: checks, drift against its input, losses by group, effective sample sizes."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -229,9 +230,9 @@ def _signals(
     losses = loss_by_group(before, lost)
     found["drift"] = [_brief(entry) for entry in drifts]
     found["losses"] = [loss.as_json() for loss in losses if loss.lost] + [
-        loss.as_json() for loss in loss_by_annotator(before, lost)
+        {**loss.as_json(), "value": nameless(loss.value)} for loss in loss_by_annotator(before, lost)
     ]
-    found["identities"] = [change.as_json() for change in identity_changes(before, seen)]
+    found["identities"] = [_nameless(change.as_json()) for change in identity_changes(before, seen)]
     results.append(_drift_check(drifts, required["drift"]))
     results.append(
         loss_check(
@@ -252,6 +253,18 @@ def _signals(
             for entry in held
         ]
     return found, results
+
+
+def nameless(annotator: str | None) -> str | None:
+    """How a commit record, which is never rewritten, refers to an annotator: by a digest of the id."""
+    return None if annotator is None else f"sha256:{hashlib.sha256(annotator.encode()).hexdigest()[:12]}"
+
+
+def _nameless(change: dict[str, Any]) -> dict[str, Any]:
+    if change["column"] != "annotator_id":
+        return change
+    examples = {key: [nameless(value) for value in change[key]] for key in ("new_examples", "vanished_examples")}
+    return {**change, **examples, "largest": nameless(change["largest"])}
 
 
 def baseline_name(column: str) -> str:

@@ -14,6 +14,7 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.arrivals import Key, arrivals
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.landing import land
+from feedback_assets.materialize.withdrawn import withdraw
 from feedback_assets.record import TIME
 from feedback_assets.snapshots.snapshot import (
     Memo,
@@ -36,6 +37,7 @@ from feedback_assets.sources.raw import Unreadable
 from feedback_assets.sources.source import Source
 from feedback_assets.stages.ingested import (
     DELIVERY,
+    ERASED,
     IngestedSection,
     Intake,
     decide,
@@ -178,7 +180,8 @@ def _mapped(
             "feedback_assets.sources.mapping",
         )
     ]
-    name = digest(["file", code, key, mapping, CONTENT_PART_ROWS])
+    first = digest(["file", code, key, mapping, CONTENT_PART_ROWS])
+    name = store.erasures.renewed(first)
     known = memo.get(name)
     if known is not None:
         return Mapped(known, name)
@@ -189,7 +192,7 @@ def _mapped(
                 f"batch {key[1]!r} of source {key[0]!r} is no longer where it was, and the store has forgotten what it "
                 "became; put the file back"
             )
-        return Mapped(earlier, told["mapped"], earlier=True)
+        return Mapped(earlier, told["mapped"], earlier=told["mapped"] not in (first, name))
     snapshot = _read_file(store, file, source)
     memo.put(name, snapshot)
     return Mapped(snapshot, name)
@@ -202,7 +205,7 @@ def _read_file(store: LocalStore, file: BatchFile, source: Source) -> Snapshot:
     except Unreadable as error:
         mapped = unread(error, file)
         facts = {"unread": "mapping" if error.reason in (MISSING_COLUMN, MISFIT) else "file", "error": str(error)}
-    intake = to_records(mapped.records, source.name)
+    intake = withdraw(store, to_records(mapped.records, source.name), mapped.quarantined, file, source)
     content = [
         _content_part(store, intake, slice(start, start + CONTENT_PART_ROWS))
         for start in range(0, max(intake.content.height, 1), CONTENT_PART_ROWS)
@@ -219,15 +222,12 @@ def _read_file(store: LocalStore, file: BatchFile, source: Source) -> Snapshot:
         )
         .sort("line", "position", "row_id")
     )
-    quarantined = pl.concat([mapped.quarantined, intake.quarantined]).sort(
-        "line", "position", "reason", nulls_last=True
-    )
     return Snapshot(
         f"{source.name}/{file.name}",
         {
             "rows": write_table(store, rows, lengths=[rows.height]),
             "content": Table(schema_of(intake.content), tuple(content)),
-            "quarantine": write_table(store, quarantined),
+            "quarantine": write_table(store, intake.quarantined),
         },
         facts,
     )
@@ -236,7 +236,10 @@ def _read_file(store: LocalStore, file: BatchFile, source: Source) -> Snapshot:
 def _content_part(store: LocalStore, intake: Intake, piece: slice) -> Part:
     content = intake.content[piece]
     # The ids are SHA-256 digests of these very texts, so a fingerprint of them is one of the texts.
-    ids = intake.rows[piece].select("prompt_id", "response_a_id", "response_b_id")
+    there = pl.when(pl.col("record_digest") != ERASED)
+    ids = intake.rows[piece].select(
+        there.then(name).alias(name) for name in ("prompt_id", "response_a_id", "response_b_id")
+    )
     return write_part(store, content, known_fingerprint=fingerprint(ids.hstack(content.select("extra"))))
 
 

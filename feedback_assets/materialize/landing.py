@@ -19,6 +19,7 @@ import polars as pl
 
 from feedback_assets.digests import canonical_json, digest, file_digest
 from feedback_assets.errors import FeedbackError
+from feedback_assets.materialize.withdrawn import withdrawn_lines
 from feedback_assets.snapshots.store import LocalStore
 from feedback_assets.sources.files import BatchFile
 from feedback_assets.sources.landed import write_landed
@@ -76,9 +77,23 @@ def landings(store: LocalStore, source: str) -> list[Landing]:
 def landed(store: LocalStore, source: Source) -> list[BatchFile]:
     """The batches of a source that were landed, as files, oldest first."""
     return [
-        BatchFile(source.name, batch.name, store.path(_object(batch.digest)), batch.digest, batch.bytes)
+        # An erasure changes its size.
+        BatchFile(source.name, batch.name, path, batch.digest, path.stat().st_size if path.exists() else batch.bytes)
         for landing in landings(store, source.name)
         for batch in landing.batches
+        for path in (store.path(_object(batch.digest)),)
+    ]
+
+
+def landed_keys(store: LocalStore, source: str) -> list[tuple[str, str, str]]:
+    """Key, digest, and what it is, of each object that the landings of a source refer to."""
+    return [
+        entry
+        for number, landing in enumerate(landings(store, source), 1)
+        for entry in (
+            *((_object(batch.digest), batch.digest, f"{source}, {batch.name}") for batch in landing.batches),
+            (_object(landing.marks), landing.marks, f"{source}, marks of landing {number}"),
+        )
     ]
 
 
@@ -188,8 +203,23 @@ def _put(store: LocalStore, opened: Window, piece: Read, fresh: list[pl.DataFram
     if piece.rows.is_empty():
         return
     fresh.append(piece.marks)
-    name, bytes_ = _put_frame(store, piece.rows, opened.json)
-    yield Batch(_name(piece.marks.get_column("position"), opened.kind), name, bytes_, piece.rows.height)
+    rows = _without_erased(store, opened, piece.rows)
+    if rows.is_empty():
+        return
+    name, bytes_ = _put_frame(store, rows, opened.json)
+    yield Batch(_name(piece.marks.get_column("position"), opened.kind), name, bytes_, rows.height)
+
+
+def _without_erased(store: LocalStore, opened: Window, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows without those of records that were erased by request: their marks say that they were seen, no more."""
+    if not store.erasures.all():
+        return rows
+    with store.scratch() as scratch:
+        write_landed(rows, scratch, opened.json)
+        file = BatchFile(opened.source.name, "", scratch, "", scratch.stat().st_size)
+        lines = withdrawn_lines(store.erasures, file, opened.source.model_copy(update={"format": "parquet"}))
+    number = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
+    return rows.filter(~number.is_in(pl.lit(pl.Series(lines, dtype=pl.Int64)).implode()))
 
 
 def _put_frame(store: LocalStore, frame: pl.DataFrame, json_columns: Sequence[str] = ()) -> tuple[str, int]:

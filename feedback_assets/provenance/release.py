@@ -5,6 +5,7 @@ identical id. `circumstances` says when, where and in which files.
 """
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.export import write_exports
 from feedback_assets.provenance.gate import Verdict, gate
+from feedback_assets.snapshots.leases import writing
 from feedback_assets.snapshots.snapshot import ROW_GROUP
 from feedback_assets.snapshots.store import LocalStore
 
@@ -94,10 +96,11 @@ def release(
     verdict = gate(project, inputs, beside)
     if not verdict.opens:
         raise Refused(verdict.sentence())
-    commit = materialize(project, "training_set", run_id=run_id, inputs=inputs, now=now)
-    if commit.failed:
-        return commit, None
-    return commit, publish(project, commit, verdict, run_id=run_id, now=now)
+    with writing(project.store, "a release"):
+        commit = materialize(project, "training_set", run_id=run_id, inputs=inputs, now=now)
+        if commit.failed:
+            return commit, None
+        return commit, publish(project, commit, verdict, run_id=run_id, now=now)
 
 
 def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, now: datetime) -> Release:
@@ -146,8 +149,9 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     store.put(f"{folder(release_id)}/manifest.json", canonical_json(value))
     made = read(store, release_id)
     number = 1
-    entry = canonical_json({"id": release_id, "made_at": circumstances["made_at"], "run_id": run_id})
-    while not store.put(f"releases/log/{number:010d}.json", entry):
+    entry = {"id": release_id, "made_at": circumstances["made_at"], "run_id": run_id}
+    entry["manifest"] = hashlib.sha256(store.get(f"{folder(release_id)}/manifest.json")).hexdigest()
+    while not store.put(f"releases/log/{number:010d}.json", canonical_json({**entry, "digest": digest(entry)})):
         number += 1
     return made
 

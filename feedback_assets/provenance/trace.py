@@ -10,6 +10,7 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import chain
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.erase import erased_records
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.stages.ingested import PLACE
 
@@ -42,8 +43,8 @@ def trace(project: Project, name: str, commits: dict[str, Commit] | None = None)
 
     Returns:
         For each annotation: `row_id`, `record` (the columns that say what it is; None for one in quarantine),
-        `deliveries` (each arrival of it), `steps` (one a stage: fate, rule, version, into, what the stage added), and
-        `in_release`.
+        `deliveries` (each arrival of it), `steps` (one a stage: fate, rule, version, into, what the stage added),
+        `in_release`, and `erased` (when it was erased by request, else None).
 
     Raises:
         FeedbackError: nothing is materialized, or no delivery has this name.
@@ -61,10 +62,12 @@ def trace(project: Project, name: str, commits: dict[str, Commit] | None = None)
         )
     records = rows.filter(pl.col("row_id").is_in(sorted(ids))).select("row_id", *RECORD).collect().to_dicts()
     unread = sorted(ids - {record["row_id"] for record in records})
-    return [
+    erased = erased_records(project.store)
+    traced = [
         *[_followed(project, commits, record, deliveries) for record in records],
         *[_quarantined(row_id, deliveries) for row_id in unread],
     ]
+    return [{**entry, "erased": erased[entry["row_id"]].at if entry["row_id"] in erased else None} for entry in traced]
 
 
 def latest_chain(project: Project) -> dict[str, Commit]:

@@ -13,9 +13,9 @@ import polars as pl
 from feedback_assets.engine.engine import ContentPart, Engine
 from feedback_assets.policy import Section
 
-FATES = ("kept", "dropped", "merged", "quarantined", "redelivered", "superseded", "retracted", "copied")
-"""What can become of a row. A row that is `dropped`, `merged`, `quarantined`, `redelivered`, `superseded` or
-`retracted` is not in the output; a `copied` row is there more than once."""
+FATES = ("kept", "dropped", "merged", "quarantined", "redelivered", "superseded", "retracted", "erased", "copied")
+"""What can become of a row. A row that is `dropped`, `merged`, `quarantined`, `redelivered`, `superseded`,
+`retracted` or `erased` is not in the output; a `copied` row is there more than once."""
 
 FATE_SCHEMA = pl.Schema(
     {
