@@ -129,17 +129,22 @@ def releases(policy: Policy = None, store: Store = None, as_json: Json = False) 
     """List the releases of a store, oldest first, with their tags and who approved them."""
     from feedback_assets.cli import tables
     from feedback_assets.cli.project import open_store
+    from feedback_assets.provenance.collected import collected, given_up
+    from feedback_assets.provenance.erase import erased_releases
     from feedback_assets.provenance.names import approvals, tags
     from feedback_assets.provenance.release import folder, listed, read
 
     opened = open_store(policy, store)
     names = tags(opened)
     entries = []
+    erased, gone = erased_releases(opened), given_up(collected(opened), listed(opened))
     for entry in listed(opened):
         told = read(opened, entry["id"]).content["annotations"]
         said = {
             "tags": sorted(name for name, release_id in names.items() if release_id == entry["id"]),
             "approvals": approvals(opened, folder(entry["id"])),
+            "erased": erased.get(entry["id"]),
+            "collected": gone.get(entry["id"]),
         }
         entries.append({**entry, "records": told["records"], "examples": told["examples"], **said})
     if as_json:
@@ -453,6 +458,76 @@ def quarantine(
         _print_json(found)
     else:
         show_quarantine(found, everything=everything)
+
+
+@app.command()
+def verify(
+    release: Annotated[
+        str | None, typer.Argument(help="A release. Default: the whole store.", show_default=False)
+    ] = None,
+    logical: Annotated[bool, typer.Option("--logical", help="Fingerprint the values of every part anew, too.")] = False,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="A public key (PEM file) of which one must have signed each release.", show_default=False),
+    ] = None,
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute every digest and follow the chain: signature, manifest, commits, snapshots, parts, exports, texts."""
+    from feedback_assets.cli.integrity import verify_store
+
+    verify_store(policy, store, release, logical=logical, keys=key or [], as_json=as_json)
+
+
+@app.command()
+def erase(
+    record: Annotated[str | None, typer.Option(help="A record: its feedback_id or row_id.", show_default=False)] = None,
+    annotator: Annotated[
+        str | None, typer.Option(help="All records of an annotator, and the annotator's name.", show_default=False)
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Only in this source.", show_default=False)] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; kept in the tombstone.", show_default=False)] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without it: only say what would be done.")] = False,
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Erase a record or an annotator from every byte of the store, its training files and what was landed."""
+    if (record is None) == (annotator is None):
+        raise FeedbackError("say either --record ID or --annotator ID")
+    from feedback_assets.cli.integrity import erase_records
+    from feedback_assets.provenance.sought import Request
+
+    erase_records(policy, store, Request(record, annotator, source, reason), do=yes, as_json=as_json)
+
+
+@app.command()
+def gc(
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Keep the last N releases; together with --keep-age: those, too.")
+    ] = None,
+    keep_age: Annotated[
+        str | None, typer.Option(help="Keep releases younger than this, such as 30d or 12h.", show_default=False)
+    ] = None,
+    keep_tag: Annotated[
+        list[str] | None, typer.Option(help="Keep the release with this tag, too.", show_default=False)
+    ] = None,
+    unused: Annotated[str, typer.Option(help="Forget what was computed before and not used for so long.")] = "30d",
+    grace: Annotated[str, typer.Option(help="Keep all that is younger than this.")] = "1h",
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without it: only say what would go.")] = False,
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Collect what no kept release, no latest materialization and no run needs. By default all releases are kept."""
+    from feedback_assets.cli.integrity import collect, duration
+    from feedback_assets.provenance.gc import Keep
+
+    kept = Keep(
+        keep, duration(keep_age) if keep_age else None, duration(grace), duration(unused), tuple(keep_tag or ())
+    )
+    collect(policy, store, kept, do=yes, as_json=as_json)
 
 
 @app.command()

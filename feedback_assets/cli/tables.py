@@ -190,6 +190,10 @@ def _drift(commit: Commit) -> Text:
     return Text(f"most: {most['column']} {most['psi']:.3f}")
 
 
+SINCE = {"erased": "records erased by request", "collected": "only the manifest is left"}
+"""What can have become of a release, and what that means: neither can be replayed."""
+
+
 def show_releases(store: Store, entries: list[dict[str, Any]]) -> None:
     """The releases of a store."""
     console = open_console()
@@ -201,6 +205,8 @@ def show_releases(store: Store, entries: list[dict[str, Any]]) -> None:
         right = name in ("number", "records", "examples")
         wraps = name in ("tags", "approved by")
         table.add_column(name, justify="right" if right else "left", no_wrap=not wraps, overflow="fold")
+    if any(entry[key] for entry in entries for key in SINCE):
+        table.add_column("since then", overflow="fold")
     for entry in entries:
         table.add_row(
             str(entry["number"]),
@@ -210,6 +216,7 @@ def show_releases(store: Store, entries: list[dict[str, Any]]) -> None:
             entry["made_at"],
             ", ".join(entry["tags"]),
             "; ".join(f"{said['by']}: {said['note']}" for said in entry["approvals"]),
+            *(["; ".join(said for key, said in SINCE.items() if entry[key])] if len(table.columns) > 7 else []),
         )
     console.print(table)
 
@@ -308,6 +315,8 @@ def show_trace(traced: list[dict[str, Any]]) -> None:
             style="bold",
             soft_wrap=True,
         )
+        if entry["erased"]:
+            console.print(f"  erased by request  {entry['erased']}", style="bold")
         for delivery in entry["deliveries"]:
             rule = f": {delivery['rule']}" if delivery["rule"] else ""
             fault = f" ({delivery['column']})" if delivery["column"] else ""

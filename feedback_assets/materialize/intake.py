@@ -15,6 +15,7 @@ from feedback_assets.materialize.arrivals import Arrivals, Key, arrivals
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.keys import CheckValues, check_values
 from feedback_assets.materialize.landing import land
+from feedback_assets.materialize.withdrawn import withdraw
 from feedback_assets.record import TIME
 from feedback_assets.snapshots.snapshot import (
     Memo,
@@ -37,6 +38,7 @@ from feedback_assets.sources.raw import Unreadable
 from feedback_assets.sources.source import Source
 from feedback_assets.stages.ingested import (
     DELIVERY,
+    ERASED,
     IngestedSection,
     Intake,
     decide,
@@ -196,9 +198,10 @@ def _mapped(
             "feedback_assets.sources.mapping",
         )
     ]
-    name = digest(
+    first = digest(
         ["file", code, key, mapping, CONTENT_PART_ROWS, *([keys[source.name]] if source.name in keys else [])]
     )
+    name = store.erasures.renewed(first)
     known = memo.get(name)
     if known is not None:
         return Mapped(known, name)
@@ -210,12 +213,12 @@ def _mapped(
                 "became; put the file back"
             )
         private = _private_facts(source, keys)
-        if any(earlier.facts.get(name) != value for name, value in private.items()):
+        if any(earlier.facts.get(fact) != value for fact, value in private.items()):
             raise FeedbackError(
                 f"batch {key[1]!r} of source {key[0]!r} is no longer where it was, and was taken in before "
                 f"`pseudonymise` and `never_store` were as they are now; put the file back, so that it can be read anew"
             )
-        return Mapped(earlier, told["mapped"], earlier=True)
+        return Mapped(earlier, told["mapped"], earlier=told["mapped"] not in (first, name))
     with file.at_hand():
         snapshot = _read_file(store, file, source, _private_facts(source, keys))
     memo.put(name, snapshot)
@@ -238,7 +241,8 @@ def _read_file(store: Store, file: BatchFile, source: Source, private: Mapping[s
             "unread": "mapping" if error.reason in (MISSING_COLUMN, MISFIT) else "file",
             "error": file.named(error),
         }
-    intake = to_records(mapped.records, source.name, source.hidden)
+    records = to_records(mapped.records, source.name, source.hidden)
+    intake = withdraw(store, records, mapped.quarantined, file, source)
     content = [
         _content_part(store, intake, slice(start, start + CONTENT_PART_ROWS))
         for start in range(0, max(intake.content.height, 1), CONTENT_PART_ROWS)
@@ -255,9 +259,7 @@ def _read_file(store: Store, file: BatchFile, source: Source, private: Mapping[s
         )
         .sort("line", "position", "row_id")
     )
-    quarantined = pl.concat([mapped.quarantined, intake.quarantined]).sort(
-        "line", "position", "reason", nulls_last=True
-    )
+    quarantined = intake.quarantined
     if not source.excerpts:
         quarantined = quarantined.with_columns(pl.lit(None, pl.String).alias("value"))
     return Snapshot(
@@ -274,7 +276,10 @@ def _read_file(store: Store, file: BatchFile, source: Source, private: Mapping[s
 def _content_part(store: Store, intake: Intake, piece: slice) -> Part:
     content = intake.content[piece]
     # The ids are SHA-256 digests of these very texts, so a fingerprint of them is one of the texts.
-    ids = intake.rows[piece].select("prompt_id", "response_a_id", "response_b_id")
+    there = pl.when(pl.col("record_digest") != ERASED)
+    ids = intake.rows[piece].select(
+        there.then(name).alias(name) for name in ("prompt_id", "response_a_id", "response_b_id")
+    )
     return write_part(store, content, known_fingerprint=fingerprint(ids.hstack(content.select("extra"))))
 
 

@@ -21,6 +21,7 @@ import polars as pl
 
 from feedback_assets.digests import canonical_json, digest, file_digest
 from feedback_assets.errors import FeedbackError
+from feedback_assets.materialize.withdrawn import withdrawn_lines
 from feedback_assets.record import FROM_SOURCE
 from feedback_assets.snapshots.store import Store
 from feedback_assets.sources.conversion import NotThis, convert
@@ -82,11 +83,25 @@ def landed(store: Store, source: Source) -> list[BatchFile]:
     """The batches of a source that were landed, as files, oldest first."""
     return [
         BatchFile(
-            *(source.name, batch.name, store.here.path(_object(batch.digest)), batch.digest, batch.bytes),
+            *(source.name, batch.name, path, batch.digest),
+            path.stat().st_size if path.exists() else batch.bytes,  # an erasure changes its size
             at_hand=partial(_at_hand, store, _object(batch.digest)),
         )
         for landing in landings(store, source.name)
         for batch in landing.batches
+        for path in (store.here.path(_object(batch.digest)),)
+    ]
+
+
+def landed_keys(store: Store, source: str) -> list[tuple[str, str, str]]:
+    """Key, digest, and what it is, of each object that the landings of a source refer to."""
+    return [
+        entry
+        for number, landing in enumerate(landings(store, source), 1)
+        for entry in (
+            *((_object(batch.digest), batch.digest, f"{source}, {batch.name}") for batch in landing.batches),
+            (_object(landing.marks), landing.marks, f"{source}, marks of landing {number}"),
+        )
     ]
 
 
@@ -203,8 +218,23 @@ def _put(store: Store, opened: Window, piece: Read, fresh: list[pl.DataFrame]) -
         return
     fresh.append(piece.marks)
     rows, landed = _private(piece.rows, opened.source)
+    rows = _without_erased(store, opened, rows, landed)
+    if rows.is_empty():
+        return
     name, bytes_ = _put_frame(store, rows, opened.json, landed)
-    yield Batch(_name(piece.marks.get_column("position"), opened.kind), name, bytes_, piece.rows.height)
+    yield Batch(_name(piece.marks.get_column("position"), opened.kind), name, bytes_, rows.height)
+
+
+def _without_erased(store: Store, opened: Window, rows: pl.DataFrame, landed: Landed | None) -> pl.DataFrame:
+    """Rows without those of records that were erased by request: their marks say that they were seen, no more."""
+    if not store.erasures.all():
+        return rows
+    with store.scratch() as scratch:
+        write_landed(rows, scratch, opened.json, landed)
+        file = BatchFile(opened.source.name, "", scratch, "", scratch.stat().st_size)
+        lines = withdrawn_lines(store.erasures, file, opened.source.model_copy(update={"format": "parquet"}))
+    number = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
+    return rows.filter(~number.is_in(pl.lit(pl.Series(lines, dtype=pl.Int64)).implode()))
 
 
 def _private(rows: pl.DataFrame, source: Source) -> tuple[pl.DataFrame, Landed | None]:

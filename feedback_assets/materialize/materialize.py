@@ -20,6 +20,7 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import stage, upstream
 from feedback_assets.policy import Pinned, Section
 from feedback_assets.signal.decisions import decisions_of
+from feedback_assets.snapshots.leases import writing
 from feedback_assets.snapshots.snapshot import (
     Snapshot,
     Table,
@@ -90,8 +91,14 @@ def materialize(
     Raises:
         FeedbackError: an input is missing, or what comes from outside cannot be read.
     """
+    with writing(project.store, f"a run of {asset}"):
+        return _materialize(project, asset, run_id, inputs, now or datetime.now(UTC))
+
+
+def _materialize(
+    project: Project, asset: str, run_id: str, inputs: Mapping[str, Commit] | None, now: datetime
+) -> Commit:
     began = time.perf_counter()
-    now = now or datetime.now(UTC)
     entry = stage(asset)
     section = project.policy.section(asset)
     inputs = dict(inputs) if inputs is not None else resolve(project, asset)

@@ -12,6 +12,7 @@ from feedback_assets.orchestration.build import build_definitions, dagster_home
 from feedback_assets.orchestration.jobs import JOB
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.release import Release, listed, read
+from feedback_assets.snapshots.leases import writing
 from feedback_assets.sources.raw import one_line
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -37,7 +38,7 @@ def run(project: Project, listener: Listener | None = None) -> Ran:
     home = dagster_home(project)
     os.environ["DAGSTER_HOME"] = str(home)
     definitions = build_definitions(project, listener)
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    with writing(project.store, "a run"), dg.DagsterInstance.from_config(str(home)) as instance:
         result = definitions.resolve_job_def(JOB).execute_in_process(
             instance=instance, raise_on_error=False, run_config=QUIET
         )

@@ -5,6 +5,7 @@ identical id. `circumstances` says when, where and in which files.
 """
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ from feedback_assets.provenance.manifest import validate
 from feedback_assets.provenance.names import approvals, tags
 from feedback_assets.provenance.signature import attest, signing_key, unsigned
 from feedback_assets.signal.decisions import release_decisions
+from feedback_assets.snapshots.leases import writing
 from feedback_assets.snapshots.snapshot import ROW_GROUP
 from feedback_assets.snapshots.store import Store
 
@@ -105,10 +107,11 @@ def release(
     verdict = gate(project, inputs, beside)
     if not verdict.opens:
         raise Refused(verdict.sentence())
-    commit = materialize(project, "training_set", run_id=run_id, inputs=inputs, now=now)
-    if commit.failed:
-        return commit, None
-    return commit, publish(project, commit, verdict, run_id=run_id, now=now)
+    with writing(project.store, "a release"):
+        commit = materialize(project, "training_set", run_id=run_id, inputs=inputs, now=now)
+        if commit.failed:
+            return commit, None
+        return commit, publish(project, commit, verdict, run_id=run_id, now=now)
 
 
 def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, now: datetime) -> Release:
@@ -165,7 +168,9 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     if signing_key() is not None:
         attest(store, folder(release_id))
     made = read(store, release_id)
-    append(store, LOG, {"id": release_id, "made_at": circumstances["made_at"], "run_id": run_id})
+    entry = {"id": release_id, "made_at": circumstances["made_at"], "run_id": run_id}
+    entry["manifest"] = hashlib.sha256(store.get(f"{folder(release_id)}/manifest.json")).hexdigest()
+    append(store, LOG, {**entry, "digest": digest(entry)})
     return made
 
 

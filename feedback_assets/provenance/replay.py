@@ -18,6 +18,7 @@ from feedback_assets.materialize.materialize import environment
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import Policy
 from feedback_assets.provenance.build import build, files_of, ingest, scratch
+from feedback_assets.provenance.erase import erased_releases
 from feedback_assets.provenance.export import write_exports
 from feedback_assets.provenance.recipe import Recipe, as_policy, commit_of, commits_of, has_parts, recipe
 from feedback_assets.provenance.release import Release, folder
@@ -94,9 +95,13 @@ def replay(store: Store, release: Release, policy_folder: Path | None = None) ->
         policy_folder: where relative paths to batches start.
 
     Raises:
-        FeedbackError: it cannot be built again: its policy does not fit today's code, or neither its batches nor their
+        FeedbackError: it cannot be built again: records of it were erased by request, its policy does not fit today's code, or neither its batches nor their
             recorded snapshot are there.
     """
+    if release.id in (erased := erased_releases(store)):
+        raise FeedbackError(
+            f"release {release.id[:16]} is not replayable: records of it were erased {erased[release.id]}"
+        )
     made = recipe(store, release)
     try:
         policy = as_policy(made.policy)

@@ -13,6 +13,7 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import chain
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.erase import erased_records
 from feedback_assets.provenance.training_run import training_runs
 from feedback_assets.record import SCHEMA
 from feedback_assets.snapshots.snapshot import Table, scan
@@ -66,9 +67,9 @@ def follow(store: Store, commits: dict[str, Commit], name: str) -> list[dict[str
     Returns:
         For each annotation: `row_id`, `record` (the columns that say what it is; None for one in quarantine),
         `deliveries` (each arrival of it), `steps` (one a stage: fate, rule, version, into, what the stage added; last
-        those of the training runs), `in_release`, and `parents` and `children` (each: row_id, feedback_id, kind, label,
-        score, the stage, fate, rule and version where its way ended, and in_release). A pair has no delivery; its
-        first step is "made".
+        those of the training runs), `in_release`, `erased` (when it was, by request, else None), `parents` and
+        `children` (each: row_id, feedback_id, kind, label, score, the stage, fate, rule and version where its way
+        ended, and in_release). A pair has no delivery; its first step is "made".
 
     Raises:
         FeedbackError: no delivery has this name.
@@ -96,7 +97,14 @@ def follow(store: Store, commits: dict[str, Commit], name: str) -> list[dict[str
     arrivals = {row_id: frame.to_dicts() for (row_id,), frame in _by_row(arrived)}
     steps = _steps(store, commits, sorted({*ids, *family}), set(found.get_column("arrival")))
     asked = sorted({*ids, *pairs.get_column("row_id")}, key=lambda row_id: (row_id not in family, row_id))
-    return [_entry(row_id, family, steps, arrivals.get(row_id, []), commits) for row_id in asked]
+    erased = erased_records(store)
+    return [
+        {
+            **_entry(row_id, family, steps, arrivals.get(row_id, []), commits),
+            "erased": erased[row_id].at if row_id in erased else None,
+        }
+        for row_id in asked
+    ]
 
 
 def _entry(

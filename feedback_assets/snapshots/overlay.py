@@ -5,6 +5,9 @@ from typing import Any
 
 from feedback_assets.snapshots.store import LocalStore, Store
 
+HYBRIDS = "hybrids"
+"""Folder of a store in which overlays keep what a search builds; it may be deleted at any time."""
+
 
 class Overlay(LocalStore):
     """A store over `below`, with its own objects in the folder `root`; it never writes to `below`.
@@ -17,11 +20,16 @@ class Overlay(LocalStore):
         super().__init__(root)
         self.below, self.forgetful = below, forgetful
         self._own = LocalStore(root)
+        self.erasures = below.erasures
 
     def path(self, key: str) -> Path:
         """The file behind `key`: its own, or else the one below, if there is one."""
         mine = super().path(key)
         return self.below.path(key) if not mine.exists() and self.below.exists(key) else mine
+
+    def stands(self, key: str) -> bool:
+        """Whether it has the object itself, or the one below does."""
+        return super().stands(key) or self.below.stands(key)
 
     def recall(self, key: str) -> Any:
         """The JSON value that it remembers itself, or else, unless forgetful, that the store below does."""

@@ -16,6 +16,7 @@ from typing import Any
 from feedback_assets.digests import file_digest
 from feedback_assets.errors import FeedbackError
 from feedback_assets.snapshots.bucket import SCHEME, Bucket
+from feedback_assets.snapshots.erasures import Erasures
 from feedback_assets.snapshots.store import LocalStore, memo_key, recalled, remembered
 
 _AT_ONCE = 16
@@ -70,6 +71,15 @@ class S3Store:
         if key not in self._stand and self.bucket.standing(key) is not None:
             self._stand.add(key)
         return key in self._stand
+
+    def stands(self, key: str) -> bool:
+        """See `Store`."""
+        return self.exists(key)
+
+    @property
+    def erasures(self) -> Erasures:
+        """See `Store`; nothing can be erased from it yet."""
+        return self.here.erasures
 
     def holds(self, keys: Iterable[str]) -> bool:
         """See `Store`."""

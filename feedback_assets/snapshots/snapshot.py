@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import accumulate, groupby
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -152,7 +153,7 @@ def _write_file(store: Store, frame: pl.DataFrame, known_fingerprint: str | None
     if kept is not None:
         return kept
     with store.scratch() as scratch:
-        frame.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+        write_frame(scratch, frame)
         columns = digest(list(schema_of(frame).items()))[:16]
         file = File(digest=file_digest(scratch), fingerprint=values, bytes=scratch.stat().st_size, columns=columns)
         store.put_file(file.key, scratch)
@@ -160,10 +161,15 @@ def _write_file(store: Store, frame: pl.DataFrame, known_fingerprint: str | None
     return file
 
 
+def write_frame(path: Path, frame: pl.DataFrame) -> None:
+    """Write `frame` as Parquet, so that the same rows are the same bytes."""
+    frame.write_parquet(path, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+
+
 def _recalled(store: Store, name: str) -> File | None:
     kept = store.recall(name)
     file = None if kept is None else File(**kept)
-    return file if file is not None and store.exists(file.key) else None
+    return file if file is not None and store.stands(file.key) else None
 
 
 def write_table(

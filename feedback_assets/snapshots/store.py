@@ -3,16 +3,22 @@
 import json
 import os
 import secrets
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Protocol
 
 from feedback_assets.digests import canonical_json, digest
 from feedback_assets.errors import FeedbackError
+from feedback_assets.snapshots.erasures import Erasures
 
+REDIRECTED = ("parts/", "exports/", "landed/")
+"""Objects named by their digest, for which another stands once something in them was erased."""
+USED = 24 * 3600.0  # seconds: how exactly it is known when a remembered value was used last
 _SYNCING = ThreadPoolExecutor(4, thread_name_prefix="fsync")
 
 
@@ -27,6 +33,11 @@ class Store(Protocol):
     @property
     def place(self) -> str:
         """Where it is, as a person names it."""
+        ...
+
+    @property
+    def erasures(self) -> Erasures:
+        """What was erased from it by request."""
         ...
 
     @property
@@ -52,6 +63,10 @@ class Store(Protocol):
 
     def exists(self, key: str) -> bool:
         """Whether an object stands under `key`."""
+        ...
+
+    def stands(self, key: str) -> bool:
+        """Whether an object lies under `key` itself, and not another that stands for it."""
         ...
 
     def holds(self, keys: Iterable[str]) -> bool:
@@ -115,6 +130,17 @@ def store_at(place: Path | str, folder: Path) -> Store:
     return S3Store(Bucket(str(place)), folder / ".feedback_assets" / "s3")
 
 
+def in_folder(store: Store, what: str) -> "LocalStore":
+    """`store`, which is a folder.
+
+    Raises:
+        FeedbackError: it is elsewhere, where `what` does not work yet.
+    """
+    if not isinstance(store, LocalStore):
+        raise FeedbackError(f"{store.place}: {what} works on a store in a folder, not yet in a bucket; copy it to one")
+    return store
+
+
 class LocalStore:
     """A store in a folder. An object appears whole or not at all, and never replaces another.
 
@@ -125,6 +151,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
         self._unsettled: deque[Future[None]] = deque()
+        self.erasures = Erasures(self)
 
     @property
     def place(self) -> str:
@@ -137,8 +164,8 @@ class LocalStore:
         return self
 
     def path(self, key: str) -> Path:
-        """The file behind `key`."""
-        return self.root / key
+        """The file behind `key`; of what was rewritten by an erasure, the new one."""
+        return self.root / (self.erasures.current(key) if key.startswith(REDIRECTED) else key)
 
     def paths(self, keys: Iterable[str]) -> list[Path]:
         """See `Store`."""
@@ -155,6 +182,10 @@ class LocalStore:
     def exists(self, key: str) -> bool:
         """Whether an object stands under `key`."""
         return self.path(key).exists()
+
+    def stands(self, key: str) -> bool:
+        """Whether an object lies under `key` itself, and not another that stands for it."""
+        return (self.root / key).exists()
 
     def get(self, key: str) -> bytes:
         """The bytes under `key`.
@@ -198,8 +229,34 @@ class LocalStore:
         _sync(scratch)  # first, lest a power cut leave half of it under its name
         self._link(key, scratch)
 
+    def replace(self, key: str, data: bytes | Path) -> None:
+        """Put bytes, or those of a file of this store, under `key` in place of what is there: all at once."""
+        with self.scratch() as scratch:
+            if isinstance(data, bytes):
+                scratch.write_bytes(data)
+            else:
+                scratch.hardlink_to(data)
+            _sync(scratch)
+            target = self.root / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch.replace(target)
+
+    def delete(self, key: str) -> None:
+        """Remove the object that lies under `key` itself, if one does."""
+        (self.root / key).unlink(missing_ok=True)
+
+    def objects(self, prefix: str) -> Iterator[tuple[str, int, float]]:
+        """Key, bytes and time of each object under the folder `prefix`, rewritten ones included; for sweeping."""
+        for path in sorted((self.root / prefix).rglob("*")):
+            try:
+                found = path.lstat()
+            except FileNotFoundError:  # another process removed it meanwhile
+                continue
+            if S_ISREG(found.st_mode):
+                yield path.relative_to(self.root).as_posix(), found.st_size, found.st_mtime
+
     def _link(self, key: str, scratch: Path) -> bool:
-        target = self.path(key)
+        target = self.root / key
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             target.hardlink_to(scratch)
@@ -214,7 +271,12 @@ class LocalStore:
     def recall(self, key: str) -> Any:
         """The JSON value remembered under `key`, or None; one that was damaged counts as forgotten."""
         try:
-            return recalled(self.path(memo_key(key)).read_bytes())
+            path = self.path(memo_key(key))
+            found = recalled(path.read_bytes())
+            with suppress(OSError):  # such as a store that can only be read
+                if time.time() - path.stat().st_mtime > USED:
+                    path.touch()  # what is not used for long is collected
+            return found
         except OSError:
             return None
 

@@ -38,9 +38,14 @@ def pseudonyms_of(path: Path) -> Landed | None:
 def read_landed(path: Path) -> pl.DataFrame:
     """The rows, columns of JSON decoded as in a JSONL file; one whose values are of several types stays text."""
     frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
-    for name in json.loads(pl.read_parquet_metadata(path)[_JSON]):
+    for name in json_columns(path):
         try:
             frame = frame.with_columns(frame.get_column(name).str.json_decode(infer_schema_length=None))
         except pl.exceptions.PolarsError:
             continue
     return frame
+
+
+def json_columns(path: Path) -> list[str]:
+    """The columns of landed rows that hold JSON."""
+    return json.loads(pl.read_parquet_metadata(path)[_JSON])

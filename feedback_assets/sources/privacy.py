@@ -15,6 +15,7 @@ from feedback_assets.expressions import columns_of, paths_of
 from feedback_assets.policy import Section
 from feedback_assets.sources.raw import LINE, MISFIT, POSITION, Unreadable
 
+PSEUDONYM = "p-"  # how each begins
 ANNOTATOR = "annotator_id"
 SHORTEST_KEY = 16
 """Characters of a key; a shorter one could be tried out."""
@@ -69,7 +70,7 @@ class Pseudonyms:
     def of(self, ids: pl.Series) -> pl.Series:
         """The pseudonym (String, `p-` and 32 hex characters) of each id (String); null of null."""
         distinct = ids.drop_nulls().unique()
-        made = [f"p-{hmac.digest(self.key, b'id:' + name.encode(), 'sha256').hex()[:32]}" for name in distinct]
+        made = [f"{PSEUDONYM}{hmac.digest(self.key, b'id:' + name.encode(), 'sha256').hex()[:32]}" for name in distinct]
         return ids.replace_strict(distinct, pl.Series(made, dtype=pl.String), default=None, return_dtype=pl.String)
 
 

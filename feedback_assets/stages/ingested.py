@@ -38,6 +38,9 @@ UNTRACED = (
 )
 
 
+ERASED = "erased"
+"""`record_digest` of a record that was erased by request: of it only its place and its row_id are left."""
+BY_REQUEST = "by-request"
 IN_THE_FUTURE, CONFLICTING, IN_LINE = "in-the-future", "conflicting-duplicate", "entries-share-an-id"
 PLACE = ["arrival", "line", "position"]
 """Columns that name one delivery of one record."""
@@ -315,12 +318,25 @@ def decide(deliveries: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
     record of it can have. An identical redelivery counts once; a changed one is a new revision that supersedes the
     old; within one batch, different records under one id are all quarantined ("conflicting-duplicate", or
     "entries-share-an-id" where they are of one line, whose source then needs `__position` or an id of the entry in its
-    feedback_id), and so is a record from the future.
+    feedback_id), and so is a record from the future. One that was erased by request is no delivery.
     """
     place = ["row_id", *PLACE]
+    gone = pl.col("record_digest") == ERASED
+    erased = (
+        deliveries.lazy()
+        .filter(gone)
+        .select(
+            *place,
+            pl.lit("erased").alias("fate"),
+            pl.lit(BY_REQUEST).alias("rule"),
+            pl.lit(None, pl.Int32).alias("revision"),
+            pl.lit(None, pl.Int64).alias("supersedes"),
+        )
+    )
     late = (pl.col("collected_at") > pl.col("not_after")).fill_null(value=False)
     sorted_ = (
         deliveries.lazy()
+        .filter(~gone)
         .select(DELIVERY)
         .join(limits.lazy(), on="arrival", how="left")
         .with_columns(late=late)
@@ -345,7 +361,7 @@ def decide(deliveries: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
         )
         .select(*place, "revision", "supersedes", "current")
     )
-    return (
+    others = (
         sorted_.join(revisions, on=place, how="left", maintain_order="left")
         .with_columns(
             fate=pl.when(pl.col("late") | pl.col("conflict"))
@@ -365,8 +381,8 @@ def decide(deliveries: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
         .filter((pl.col("fate") != "kept") | (pl.col("revision") > 0))
         .select(UNUSUAL.names())
         .cast(dict(UNUSUAL))  # type: ignore[arg-type]
-        .collect()
     )
+    return pl.concat([others, erased.sort(place)]).collect()
 
 
 def settle(rows: pl.DataFrame, quarantined: pl.DataFrame, unusual: pl.DataFrame) -> Resolved:

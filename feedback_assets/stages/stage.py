@@ -13,10 +13,13 @@ import polars as pl
 from feedback_assets.engine.engine import ContentPart, Engine
 from feedback_assets.policy import Section
 
-FATES = ("kept", "dropped", "merged", "quarantined", "redelivered", "superseded", "retracted", "copied", "converted")
-"""What can become of a row. A row that is `dropped`, `merged`, `quarantined`, `redelivered`, `superseded`, `retracted`
-or `converted` is not in the output; new rows name a `converted` one in `parents`; a `copied` row is there more than
-once."""
+FATES = (
+    *("kept", "dropped", "merged", "quarantined", "redelivered", "superseded", "retracted", "erased", "copied"),
+    "converted",
+)
+"""What can become of a row. A row that is `dropped`, `merged`, `quarantined`, `redelivered`, `superseded`, `retracted`,
+`erased` or `converted` is not in the output; new rows name a `converted` one in `parents`; a `copied` row is there more
+than once."""
 
 FATE_SCHEMA = pl.Schema(
     {

@@ -1,0 +1,169 @@
+"""What a request to erase means: which records, on which lines of which batches, and where their text lies."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from feedback_assets.digests import text_id
+from feedback_assets.errors import FeedbackError
+from feedback_assets.materialize.landing import landed
+from feedback_assets.materialize.project import Project
+from feedback_assets.materialize.withdrawn import identified
+from feedback_assets.provenance.remembered import texts_of
+from feedback_assets.provenance.rewrite import Erased, is_text
+from feedback_assets.snapshots.store import LocalStore, in_folder
+from feedback_assets.sources.files import BatchFile, list_files
+from feedback_assets.sources.quarantine import QUARANTINE
+from feedback_assets.sources.source import Source
+
+
+@dataclass(frozen=True)
+class Request:
+    """Who asks for what: a record (by its feedback_id or row_id), or an annotator; in one `source`, or in all."""
+
+    record: str | None = None
+    annotator: str | None = None
+    source: str | None = None
+    reason: str | None = None
+
+    def said(self) -> str:
+        """For a person."""
+        what = f"record {self.record!r}" if self.record is not None else f"annotator {self.annotator!r}"
+        return f"{what} of source {self.source!r}" if self.source else what
+
+    def asked_before(self, store: LocalStore) -> bool:
+        """Whether the annotator was erased before."""
+        return self.annotator is not None and any(
+            erasure.annotator.means(self.annotator) and erasure.annotator.source == self.source
+            for erasure in store.erasures.all()
+            if erasure.annotator is not None
+        )
+
+
+def sought(project: Project, request: Request) -> tuple[Erased, list[str]]:
+    """What a request means, and the keys of files of text that nothing refers to, whosever it is.
+
+    Raises:
+        FeedbackError: nothing is known of it, or several sources have a record of this id.
+    """
+    store = in_folder(project.store, "erase")
+    parts = {key: store.root / key for key, _, _ in store.objects("parts")}
+    schemas = {key: pl.read_parquet_schema(path) for key, path in parts.items()}
+    narrow = [parts[key] for key, schema in schemas.items() if {"annotator_id", "parents"} <= set(schema)]
+    row_ids = _with_children(narrow, _meant(project, request, narrow))
+    lines = _lines(project, request, narrow, row_ids)
+    if not row_ids and lines.is_empty() and not request.asked_before(store):
+        raise FeedbackError(
+            f"{store.root}: nothing is known of {request.said()}; name a record by its source's feedback_id or its "
+            "row_id, an annotator as the batches do"
+        )
+    content, orphans = _content(store, schemas, row_ids)
+    return Erased(frozenset(row_ids), request.annotator, request.source, lines, content), orphans
+
+
+def batch_files(project: Project) -> Iterator[tuple[Source, BatchFile]]:
+    """Every batch file that is there, in the team's folder and landed."""
+    for source in project.policy.ingested.sources:
+        if source.in_database:
+            files = [file for file in landed(project.store, source) if file.path.exists()]
+        else:
+            files = list_files(source, project.folder, may_be_empty=True)
+        yield from ((source, file) for file in files if not file.waits)
+
+
+def ids_of(row_ids: set[str] | frozenset[str]) -> pl.Expr:
+    """Row ids, for `is_in`."""
+    return pl.lit(pl.Series(sorted(row_ids), dtype=pl.String)).implode()
+
+
+def theirs_of(row_ids: set[str] | frozenset[str], annotator: str | None) -> pl.Expr:
+    """Whether a row (`row_id`, `annotator_id`) is one of these records, or by this annotator."""
+    named = pl.lit(value=False) if annotator is None else pl.col("annotator_id") == annotator
+    return pl.col("row_id").is_in(ids_of(row_ids)).fill_null(value=False) | named.fill_null(value=False)
+
+
+def _meant(project: Project, request: Request, narrow: list[Path]) -> set[str]:
+    rows = [pl.scan_parquet(path, glob=False).select("row_id", "source", *NAMED) for path in narrow]
+    if request.record is not None:
+        meant = pl.col("row_id").is_in(ids_of(_ids(project, request.record)))
+        meant |= pl.col("feedback_id") == request.record
+    else:
+        meant = pl.col("annotator_id") == request.annotator
+    if request.source is not None:
+        meant &= pl.col("source") == request.source
+    empty = pl.LazyFrame(schema=dict.fromkeys(("row_id", "source", *NAMED), pl.String))
+    records = pl.concat([empty, *rows]).filter(meant).select("row_id", "source").unique().collect()
+    sources = records.get_column("source").unique().sort().to_list()
+    if request.record is not None and len(sources) > 1:
+        raise FeedbackError(f"{request.said()} stands in several sources: {', '.join(sources)}; choose with --source")
+    return set(records.get_column("row_id"))
+
+
+NAMED = ("feedback_id", "annotator_id")
+
+
+def _ids(project: Project, record: str) -> set[str]:
+    """The row_ids that a record's name can mean: itself, or that of a feedback_id in any source."""
+    names = [source.name for source in project.policy.ingested.sources]
+    own = pl.DataFrame({"source": names, "record": record}).select(text_id(pl.col("source"), pl.col("record")))
+    return {record, *own.to_series()}
+
+
+def _with_children(narrow: list[Path], row_ids: set[str]) -> set[str]:
+    """The records, and those that were made from them: the pairs of a rating."""
+    empty = pl.LazyFrame(schema={"row_id": pl.String, "parents": pl.List(pl.String)})
+    rows = pl.concat([empty, *(pl.scan_parquet(path, glob=False).select("row_id", "parents") for path in narrow)])
+    pairs = rows.explode("parents").drop_nulls("parents").unique().collect()
+    found = set(row_ids)
+    while not (children := set(pairs.filter(pl.col("parents").is_in(ids_of(found))).get_column("row_id"))) <= found:
+        found |= children
+    return found
+
+
+def _lines(project: Project, request: Request, narrow: list[Path], row_ids: set[str]) -> pl.DataFrame:
+    """The lines of batches that the records came on (source, batch, line), also those that are in quarantine."""
+    theirs = pl.col("row_id").is_in(ids_of(row_ids))
+    found = [
+        pl.scan_parquet(path, glob=False).filter(theirs).select("source", "batch", "line").collect() for path in narrow
+    ]
+    for source, file in batch_files(project):
+        records = identified(file, source)
+        if records is None or request.source not in (None, source.name):
+            continue
+        ids = row_ids if request.record is None else row_ids | _ids(project, request.record)
+        mine = records.filter(theirs_of(ids, request.annotator))
+        found.append(mine.select("source", pl.lit(file.name).alias("batch"), "line"))
+    schema = {name: QUARANTINE[name] for name in ("source", "batch", "line")}
+    return pl.concat([pl.DataFrame(schema=schema), *found]).unique(maintain_order=True)
+
+
+def _content(
+    store: LocalStore, schemas: Mapping[str, Collection[str]], row_ids: set[str]
+) -> tuple[dict[str, list[int]], list[str]]:
+    """For each file of text the rows that go: those to which erased records alone refer. And the files without use."""
+    places = ("content_part", "content_row", "row_id")
+    frames = [
+        pl.scan_parquet(store.root / key, glob=False).select(places)
+        for key, schema in schemas.items()
+        if set(places) <= set(schema)
+    ]
+    texts = texts_of(store)
+    held = {key for keys in texts.values() for key in keys}
+    orphans = [key for key, schema in schemas.items() if is_text(schema) and key not in held]
+    rows: dict[str, list[int]] = {}
+    if frames:
+        gone = (
+            pl.concat(frames)
+            .group_by("content_part", "content_row")
+            .agg(pl.col("row_id").is_in(ids_of(row_ids)).all().alias("gone"))
+            .filter("gone")
+            .group_by("content_part")
+            .agg("content_row")
+            .collect()
+        )
+        for part, numbers in gone.iter_rows():
+            for key in texts.get(part, ()):
+                rows.setdefault(key, []).extend(numbers)
+    return rows, orphans
