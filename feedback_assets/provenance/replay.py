@@ -95,8 +95,8 @@ def replay(store: Store, release: Release, policy_folder: Path | None = None) ->
         policy_folder: where relative paths to batches start.
 
     Raises:
-        FeedbackError: it cannot be built again: records of it were erased by request, its policy does not fit today's code, or neither its batches nor their
-            recorded snapshot are there.
+        FeedbackError: it cannot be built again: records of it were erased by request, its policy does not fit today's
+            code, or neither its batches nor their recorded snapshot are there.
     """
     if release.id in (erased := erased_releases(store)):
         raise FeedbackError(
