@@ -61,6 +61,15 @@ class OpenedRelease:
         """The three answers; see `feedback_assets.provenance.questions`."""
         return questions(self._release)
 
+    def diff(self, other: "OpenedRelease") -> dict[str, Any]:
+        """What `other`, a later release, was made from that this one was not, and what that did.
+
+        See `feedback_assets.provenance.differences`.
+        """
+        from feedback_assets.provenance.differences import diff
+
+        return diff(self.store, self._release, other._release)
+
     def frame(self, *, text: bool = True) -> pl.DataFrame:
         """The training set, one row a record, in the order of arrival.
 

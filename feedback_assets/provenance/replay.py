@@ -100,7 +100,7 @@ def replay(store: Store, release: Release, policy_folder: Path | None = None) ->
     """
     if release.id in (erased := erased_releases(store)):
         raise FeedbackError(
-            f"release {release.id[:16]} is not replayable: records of it were erased {erased[release.id]}"
+            f"release {release.id[:16]} is not replayable: records of it were erased by request, {erased[release.id]}"
         )
     made = recipe(store, release)
     try:

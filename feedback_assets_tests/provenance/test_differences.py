@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from feedback_assets import open_store
 from feedback_assets.provenance.changes import changes, hybrid, tree_of
 from feedback_assets.provenance.differences import diff
 from feedback_assets.provenance.recipe import recipe
@@ -51,6 +52,8 @@ def test_causes_come_first_each_as_a_diff_then_effects_with_what_did_them(projec
     assert (gone["rows"], gone["cause"]) == (rule["after"], CAUSES[2])
     assert sum(entry["rows"] for entry in rows["moved"] if entry["what"] == "went") == rows["went"]
     assert found["untold"] == []
+    opened = open_store(project)
+    assert json.loads(json.dumps(opened.release("1").diff(opened.release("2")))) == found
     assert history(project) == before
 
 
