@@ -51,6 +51,9 @@ def moved(store: Store, before: Build, after: Build, last: str, causes: Sequence
 
     A record that changed weight counts at each factor that weighs it otherwise.
     """
+    # A stage that gave the same rows in both moved nothing, whatever was changed there.
+    same = [name for name in before if name in after and before[name].data_version == after[name].data_version]
+    causes = [change for change in causes if change.stage not in same]
     ids = [kept_rows(store, build, last).select("row_id").collect() for build in (before, after)]
     went = ids[0].join(ids[1], on="row_id", how="anti")
     came = ids[1].join(ids[0], on="row_id", how="anti")
