@@ -27,8 +27,8 @@ from feedback_assets.signal.losses import LOST, GroupLoss
 from feedback_assets.signal.monitor import SampleSize, effective_sample_size, identity_changes
 from feedback_assets.signal.profile import Profile, Watched
 from feedback_assets.signal.section import GATED, Monitoring
-from feedback_assets.snapshots.snapshot import Snapshot, Table, scan
-from feedback_assets.snapshots.store import Store
+from feedback_assets.snapshots.held import Held
+from feedback_assets.snapshots.snapshot import Snapshot, Table
 from feedback_assets.stages.reweighted import ReweightedSection
 
 NOTHING = {NULL: 1.0}
@@ -131,18 +131,18 @@ def _why_transformed(
     return attribution.by_fate(attribution.with_cells(came, column, drift, segments), drift, moved)
 
 
-def newest_batches(store: Store, snapshot: Snapshot, monitoring: Monitoring) -> list[ColumnDrift]:
+def newest_batches(held: Held, snapshot: Snapshot, monitoring: Monitoring) -> list[ColumnDrift]:
     """For each source its newest batch against its earlier ones; the columns in `answers` are held to the limit."""
     table = snapshot.tables["rows"]
-    stands = scan(store, table).select("arrival").unique()
-    batches = scan(store, snapshot.tables["batches"]).join(stands, on="arrival", how="semi")
+    stands = held.rows(table).select("arrival").unique()
+    batches = held.rows(snapshot.tables["batches"]).join(stands, on="arrival", how="semi")
     found: list[ColumnDrift] = []
     of_source: dict[str, Compared] = {}
     for (source,), mine in batches.sort("arrival").collect().partition_by("source", as_dict=True).items():
         *earlier, newest = mine.get_column("arrival")
         if not earlier:
             continue
-        before, after = (_of_arrivals(store, table, which, monitoring) for which in (earlier, [newest]))
+        before, after = (_of_arrivals(held, table, which, monitoring) for which in (earlier, [newest]))
         compared = of_source[source] = Compared(monitoring, after, effective_sample_size(after.rows, None))
         sizes = compared.effective(before, only=monitoring.answers)
         beside = {"source": source, "batch": mine.get_column("batch")[-1]}
@@ -153,14 +153,14 @@ def newest_batches(store: Store, snapshot: Snapshot, monitoring: Monitoring) -> 
     return _explained(adjusted(found), lambda entry: _by_segment(of_source[entry.beside["source"]], entry))
 
 
-def _of_arrivals(store: Store, table: Table, arrivals: list[int], monitoring: Monitoring) -> Side:
+def _of_arrivals(held: Held, table: Table, arrivals: list[int], monitoring: Monitoring) -> Side:
     parts = [
         part
         for part in table.parts
         if part.arrivals and any(part.arrivals[0] <= a <= part.arrivals[1] for a in arrivals)
     ]
-    rows = scan(store, Table(table.schema, tuple(parts))).filter(pl.col("arrival").is_in(arrivals))
-    return Side(rows, None, profile_of_arrivals(store, table, arrivals, monitoring.counted_columns))
+    rows = held.rows(Table(table.schema, tuple(parts))).filter(pl.col("arrival").is_in(arrivals))
+    return Side(rows, None, profile_of_arrivals(held, table, arrivals, monitoring.counted_columns))
 
 
 def baseline(
@@ -270,7 +270,7 @@ def against_previous(project: Project, weight: str | None, previous: Snapshot | 
         return {"columns": [], "identities": []}
     monitoring = project.policy.monitoring
     was, found = (
-        profile_of(project.store, table, scan(project.store, table), weight, monitoring.counted_columns)
+        profile_of(project.held, table, weight, monitoring.counted_columns)
         for table in (previous.tables["rows"], now.tables["rows"])
     )
     entries = adjusted(drift_between(was, found, monitoring.limits))

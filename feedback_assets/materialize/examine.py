@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,32 +229,38 @@ def _signals(
     fates = project.held.rows(examined.after.tables["fates"]).collect()
     after = project.held.rows(table)
     counted = monitoring.counted_columns
-    seen = profile_of(store, table, after, stage.weight, counted)
-    sizes = effective_sample_size(after, stage.weight)
+    came = examined.before.tables["rows"] if examined.before else None
+
+    def conserved() -> CheckResult:
+        if came is None:
+            return _intake_conserves(after, fates.lazy())
+        ids = project.held.rows(came).select("row_id")
+        stands = after.select([name for name in ("row_id", "copy_index", "parents") if name in table.schema])
+        return conservation(ids.unique() if "copy_index" in came.schema else ids, stands, fates)
+
+    with ThreadPoolExecutor(2) as beside:
+        sized, checked = beside.submit(effective_sample_size, after, stage.weight), beside.submit(conserved)
+        seen = profile_of(project.held, table, stage.weight, counted)
+        sizes, results = sized.result(), [checked.result()]
     compared = Compared(monitoring, Side(after, stage.weight, seen), sizes)
     release = stage.name == "training_set"
     found: dict[str, Any] = {
         "effective_sample_size": {size.unit: size.as_json() for size in sizes},
         "distribution": distribution(seen) if release else {},
     }
-    results = []
     drifts: list[ColumnDrift] = []
-    if examined.before is None:
-        results.append(_intake_conserves(after, fates.lazy()))
+    if came is None:
         results.append(_quarantined_share(fates.lazy(), required["quarantined_share"]))
         batches = scan(store, examined.after.tables["batches"])
         results.append(_quarantined_batches(batches, required["quarantined_batches"]))
-        newest = [entry.as_json(brief=True) for entry in newest_batches(store, examined.after, monitoring)]
+        newest = [entry.as_json(brief=True) for entry in newest_batches(project.held, examined.after, monitoring)]
         found["input"] = newest
         results.append(drifts_check("input_drift", newest, against="earlier batches"))
     else:
-        came = examined.before.tables["rows"]
         rows = project.held.rows(came)
-        before = Side(rows, examined.weight_before, profile_of(store, came, rows, examined.weight_before, counted))
+        known = profile_of(project.held, came, examined.weight_before, counted)
+        before = Side(rows, examined.weight_before, known)
         lost = lost_of(rows, fates, LOST)
-        ids = rows.select("row_id")
-        stands = after.select([name for name in ("row_id", "copy_index", "parents") if name in table.schema])
-        results.append(conservation(ids.unique() if "copy_index" in came.schema else ids, stands, fates))
         drifts = transformation(compared, before, fates, examined.policy.section(stage.name), examined.decided)
         losses = loss_by_group(before.profile, lost)
         found["drift"] = [entry.as_json(brief=True) for entry in drifts]
@@ -272,9 +279,9 @@ def _signals(
                 quotes=_quotes(examined.policy),
             )
         )
-    beside = [entry.drift.psi_chance for entry in drifts if entry.drift and entry.drift.psi_chance is not None]
+    chances = [entry.drift.psi_chance for entry in drifts if entry.drift and entry.drift.psi_chance is not None]
     held = baseline(
-        project, compared, held=release, decided=(*examined.decided, *beside) if release else (), since=examined.since
+        project, compared, held=release, decided=(*examined.decided, *chances) if release else (), since=examined.since
     )
     found["baseline"] = [entry.as_json(brief=not release) for entry in held]
     if release:

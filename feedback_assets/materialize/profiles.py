@@ -8,38 +8,38 @@ from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest
 from feedback_assets.signal.columns import signal_of
 from feedback_assets.signal.profile import COUNTS, Profile, merged
+from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.snapshot import Memo, Part, Snapshot, Table, scan, write_table
-from feedback_assets.snapshots.store import Store
 from feedback_assets.threads import each
 
 
-def profile_of(store: Store, table: Table, rows: pl.LazyFrame, weight: str | None, columns: Sequence[str]) -> Profile:
-    """The profile of a table and its `rows`.
+def profile_of(held: Held, table: Table, weight: str | None, columns: Sequence[str]) -> Profile:
+    """The profile of a table.
 
     Without weights it is merged from those of the parts, so that a new batch costs its own rows. A weight may change
     in every row with each batch, and a copy lies in another part than its original: then all rows are counted.
     """
     whole = ["profile", code_digest("feedback_assets.signal.columns"), weight, sorted(columns)]
     key = digest([*whole, list(table.schema), [part.fingerprint for part in table.parts]])
-    known = _recalled(store, key)
+    known = _recalled(held, key)
     if known is not None:
         return known
     if weight is None and "copy_index" not in table.schema:
         parts = [Table(table.schema, (part,)) for part in table.parts]
-        counted = each(lambda part: _of_part(store, part, columns, [*whole, list(table.schema)]), parts)
+        counted = each(lambda part: _of_part(held, part, columns, [*whole, list(table.schema)]), parts)
         found = counted[0] if len(counted) == 1 else merged(counted)
     else:
-        found = signal_of(rows, weight, columns)
-    return _kept(store, key, found)
+        found = signal_of(held.rows(table), weight, columns)
+    return _kept(held, key, found)
 
 
-def _of_part(store: Store, part: Table, columns: Sequence[str], whole: list[object]) -> Profile:
+def _of_part(held: Held, part: Table, columns: Sequence[str], whole: list[object]) -> Profile:
     key = digest([*whole, "part", part.parts[0].fingerprint])
-    known = _recalled(store, key)
-    return known or _kept(store, key, signal_of(scan(store, part), None, columns))
+    known = _recalled(held, key)
+    return known or _kept(held, key, signal_of(held.rows(part), None, columns))
 
 
-def profile_of_arrivals(store: Store, table: Table, arrivals: Sequence[int], columns: Sequence[str]) -> Profile:
+def profile_of_arrivals(held: Held, table: Table, arrivals: Sequence[int], columns: Sequence[str]) -> Profile:
     """The profile of the rows of some arrivals: a part that holds others too is read, and remembered with them."""
     whole = ["profile", code_digest("feedback_assets.signal.columns"), None, sorted(columns), list(table.schema)]
     wanted = set(arrivals)
@@ -49,29 +49,35 @@ def profile_of_arrivals(store: Store, table: Table, arrivals: Sequence[int], col
         mine = sorted(wanted & set(range(first, last + 1)))
         one = Table(table.schema, (part,))
         if len(mine) == last - first + 1:
-            return _of_part(store, one, columns, whole)
+            return _of_part(held, one, columns, whole)
         key = digest([*whole, "arrivals", part.fingerprint, mine])
-        known = _recalled(store, key)
-        rows = scan(store, one).filter(pl.col("arrival").is_in(mine))
-        return known or _kept(store, key, signal_of(rows, None, columns))
+        known = _recalled(held, key)
+        rows = held.rows(one).filter(pl.col("arrival").is_in(mine))
+        return known or _kept(held, key, signal_of(rows, None, columns))
 
-    held = [
+    parts = [
         part for part in table.parts if part.arrivals and wanted & set(range(part.arrivals[0], part.arrivals[1] + 1))
     ]
-    return merged(each(counted, held))
+    return merged(each(counted, parts))
 
 
-def _recalled(store: Store, key: str) -> Profile | None:
-    known = Memo(store).get(key)
+def _recalled(held: Held, key: str) -> Profile | None:
+    here = held.value(key)
+    if here is not None:
+        return here
+    known = Memo(held.store).get(key)
     if known is None:
         return None
-    counts = scan(store, known.tables["counts"]).collect()
-    return Profile(counts, known.facts["kinds"], known.facts["squares"])
+    counts = scan(held.store, known.tables["counts"]).collect()
+    found = Profile(counts, known.facts["kinds"], known.facts["squares"])
+    held.keep_value(key, found)
+    return found
 
 
-def _kept(store: Store, key: str, found: Profile) -> Profile:
-    table = write_table(store, found.counts.cast(dict(COUNTS)), part_rows=max(found.counts.height, 1))  # type: ignore[arg-type]
-    Memo(store).put(key, Snapshot("profile", {"counts": table}, {"kinds": found.kinds, "squares": found.squares}))
+def _kept(held: Held, key: str, found: Profile) -> Profile:
+    held.keep_value(key, found)
+    table = write_table(held.store, found.counts.cast(dict(COUNTS)), part_rows=max(found.counts.height, 1))  # type: ignore[arg-type]
+    Memo(held.store).put(key, Snapshot("profile", {"counts": table}, {"kinds": found.kinds, "squares": found.squares}))
     return found
 
 

@@ -21,8 +21,8 @@ from feedback_assets.provenance.release import Release, annotations_of, folder, 
 from feedback_assets.signal.comparisons import drift_between
 from feedback_assets.signal.drift import finite, kl, psi
 from feedback_assets.signal.section import Limits
+from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.overlay import Overlay
-from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.snapshots.store import Store
 
 EXAMPLES = 5
@@ -89,9 +89,8 @@ def _drift(
         monitoring = after.content["policy"]["monitoring"]
         weight = stage(now.asset).weight
         tables = [commit.snapshot.tables["rows"] for commit in (was, now)]
-        first, second = (
-            profile_of(overlay, table, scan(overlay, table), weight, monitoring["columns"]) for table in tables
-        )
+        held = Held(overlay)
+        first, second = (profile_of(held, table, weight, monitoring["columns"]) for table in tables)
         found = drift_between(first, second, Limits.model_validate(monitoring["limits"]))
         keys = ("column", "verdict", "psi", "kl", "kl_reversed", "ks", "ks_location")
         return [{key: entry.as_json().get(key) for key in keys} for entry in found]

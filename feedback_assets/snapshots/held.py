@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 from threading import Lock
+from typing import Any
 
 import polars as pl
 
@@ -12,6 +13,7 @@ from feedback_assets.snapshots.store import Store
 
 HELD_BYTES = 256 * 2**20  # of Parquet: about three million narrow rows; what is larger is scanned
 HELD_TABLES = 4
+HELD_VALUES = 64
 
 
 class Held:
@@ -21,7 +23,20 @@ class Held:
         self.store = store
         self._files: OrderedDict[str, tuple[int, pl.DataFrame]] = OrderedDict()
         self._tables: OrderedDict[tuple[Part, ...], pl.DataFrame] = OrderedDict()
+        self._values: OrderedDict[str, Any] = OrderedDict()
         self._lock = Lock()
+
+    def value(self, key: str) -> Any:
+        """What was made from tables before, by the digest of all it was made from; None if it is not held."""
+        with self._lock:
+            return self._values.get(key)
+
+    def keep_value(self, key: str, value: Any) -> None:
+        """Hold what was made from tables."""
+        with self._lock:
+            self._values[key] = value
+            while len(self._values) > HELD_VALUES:
+                self._values.popitem(last=False)
 
     def keep(self, table: Table, rows: pl.DataFrame) -> None:
         """Hold `rows`, which were written as `table`."""

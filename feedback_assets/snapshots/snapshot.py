@@ -229,7 +229,7 @@ def write_rows(store: Store, rows: pl.DataFrame, came: pl.DataFrame, before: Tab
         files = part.files if stand.all() else (_shortened(store, mine, part, stand),)
         if added:
             files = (*files, _write_file(store, new.slice(to, mine.height)))
-        return Part(mine.height, files, part.arrivals or _arrivals(mine))
+        return Part(mine.height, files, part.arrivals or _arrivals(firsts.slice(to, mine.height)))
 
     left = [piece for piece in pieces if stands.slice(piece[1], piece[0].rows).any()]
     parts = [part for part in each(written, left or pieces[:1]) if part is not None]

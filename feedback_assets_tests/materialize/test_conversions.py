@@ -92,7 +92,7 @@ def built(tmp_path: Path):
 def test_a_ranking_reaches_the_trainer_as_pairs_of_the_texts_that_were_ranked(built):
     project, _, made = built
     (folder,) = training_files(project.store, made)
-    found = pl.concat([pl.read_parquet(file) for file in sorted(folder.glob("*.parquet"))])
+    found = pl.concat([pl.read_parquet(file) for file in sorted(Path(folder).glob("*.parquet"))])
     better = [f"The answer {word}." for word in WORDS]
     wanted = Counter(
         (f"What of {n}?", chosen, rejected)

@@ -174,7 +174,7 @@ def test_an_erasure_costs_the_batches_that_it_concerns_and_no_other(votes: Votes
     read: list[str] = []
     real = intake._read_file
     monkeypatch.setattr(
-        intake, "_read_file", lambda store, file, source: read.append(file.name) or real(store, file, source)
+        intake, "_read_file", lambda store, file, *more: read.append(file.name) or real(store, file, *more)
     )
     votes.run()
     assert read == ["w3"]
