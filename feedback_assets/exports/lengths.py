@@ -34,7 +34,9 @@ def tokens(export: Export) -> pl.Expr:
     plain = export.pinned()
     prompt, turns = pl.col("prompt_chars").cast(pl.Int64), pl.col("prompt_turns").cast(pl.Int64)
     if drops(export) == "long-examples":
-        sides = ["response_a_chars", "response_b_chars"] if KINDS[export.format] == "preference" else ["response_a_chars"]
+        sides = (
+            ["response_a_chars", "response_b_chars"] if KINDS[export.format] == "preference" else ["response_a_chars"]
+        )
         chars = prompt + pl.max_horizontal(sides)
         turns = turns + 1
     else:

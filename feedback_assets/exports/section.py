@@ -19,7 +19,8 @@ class Trainer(Section):
 
     drops: Literal["long-examples", "long-prompts"] | None = Field(
         default=None,
-        description="as RewardTrainer, or as DPOTrainer and KTOTrainer; default: long-prompts for kto, else long-examples",
+        description="as RewardTrainer, or as DPOTrainer and KTOTrainer; default: long-prompts for kto, "
+        "long-examples for the others",
     )
     max_length: int = Field(default=1024, ge=1, description="tokens; 1024 is TRL's default")
     chars_per_token: float = Field(
@@ -36,7 +37,7 @@ class Export(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the folder")
     format: Literal["preference", "reward", "kto", "rating"] = Field(
         default="preference",
-        description="prompt with chosen, rejected (preference), with margin, too (reward), with completion, label (kto) "
+        description="prompt with chosen, rejected (preference), and with margin (reward), with completion, label (kto) "
         "or completion, score (rating)",
     )
     file: Literal["parquet", "jsonl"] = "parquet"
@@ -44,7 +45,8 @@ class Export(Section):
         default=True, description="prompt and responses as lists of messages; otherwise plain text"
     )
     separator: str = Field(
-        default="\n\n", description="of plain text: between turns and after the prompt, to which trainers join a response"
+        default="\n\n",
+        description="of plain text: between turns and after the prompt, to which trainers join a response",
     )
     ties: Literal["drop", "error", "both-ways"] = Field(
         default="drop",

@@ -10,9 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.exports.lines import eligible, lines
-
-__all__ = ["INDEX", "eligible", "examples"]
+from feedback_assets.exports.lines import lines
 
 INDEX = ("row_id", "kind", "label", "score", "content_row", "assigned_split")
 """Columns of the training set that every export reads."""

@@ -17,6 +17,7 @@ import polars as pl
 
 from feedback_assets.digests import canonical_json, digest, file_digest, fingerprint, schema_of
 from feedback_assets.errors import FeedbackError, Refused
+from feedback_assets.exports.card import CARD, card
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import (
     chain,
@@ -141,6 +142,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     for path, entry in written:
         store.put_file(f"{folder(release_id)}/{path}", store.path(entry["key"]))
         files.append({"path": path, "digest": entry["digest"], "bytes": entry["bytes"]})
+    files += _cards(store, release_id, project.policy.project, exports)
     circumstances = {
         "run_id": run_id,
         "made_at": now.isoformat(timespec="seconds"),
@@ -157,6 +159,18 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     while not store.put(f"releases/log/{number:010d}.json", entry):
         number += 1
     return made
+
+
+def _cards(store: LocalStore, release_id: str, project: str, exports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put beside each export what `datasets` needs to read it, and what a person should know of it."""
+    put = []
+    for export in exports:
+        path = f"{export['name']}/{CARD}"
+        with store.scratch() as scratch:
+            scratch.write_text(card(release_id, project, export), encoding="utf-8")
+            put.append({"path": path, "digest": file_digest(scratch), "bytes": scratch.stat().st_size})
+            store.put_file(f"{folder(release_id)}/{path}", scratch)
+    return put
 
 
 def listed(store: LocalStore) -> list[dict[str, Any]]:

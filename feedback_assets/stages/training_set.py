@@ -13,7 +13,6 @@ from feedback_assets.exports.section import Export, Exports
 from feedback_assets.policy import Section
 from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, fates
 
-
 DEFAULT_EXPORTS = (Export.model_validate({"name": "preferences"}),)
 
 
