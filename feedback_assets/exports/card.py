@@ -75,11 +75,11 @@ def _predicted(export: Mapping[str, Any]) -> list[str]:
         return []
     said = (
         f"- Predicted from lengths in characters: {told['trainer']} at a `max_length` of {told['max_length']:,} would "
-        f"drop {told['examples_dropped']:,} of {told['examples']:,} examples"
+        f"drop {told['dropped']:,} of {told['examples']:,} examples"
     )
     groups = [
-        f"{column} {group['value']} {group['dropped']:,} of {group['records']:,}"
+        f"{column} {group['value']} {group['dropped']:,} of {group['examples']:,}"
         for column, values in told["by"].items()
         for group in values
     ]
-    return [f"{said}{' (records: ' + '; '.join(groups) + ')' if groups else ''}."]
+    return [f"{said}{' (' + '; '.join(groups) + ')' if groups else ''}."]

@@ -104,7 +104,7 @@ def training_set(inputs: Inputs, section: TrainingSetSection, engine: Engine) ->
             "realise": section.realise,
             "splits": dict(splits.iter_rows()),
             "examples": came.height,
-            "predicted_drops": {export.name: predicted(rows, export) for export in asked},
+            "predicted_drops": {export.name: predicted(rows, export, section.realise) for export in asked},
         },
     )
 
