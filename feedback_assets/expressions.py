@@ -125,6 +125,19 @@ def condition(text: str, rows: pl.DataFrame, where: str) -> pl.Expr:
     return expression(text).cast(pl.Boolean)
 
 
+def paths_of(text: str) -> list[tuple[str, ...]]:
+    """What `text` reads: of each place the column, then the fields of it that are named with dots, `a.b.c`.
+
+    Raises:
+        ValueError: as `expression`.
+    """
+    from sqlglot import exp, parse_one
+
+    expression(text)
+    found = parse_one(text, dialect="postgres").find_all(exp.Column)
+    return sorted({tuple(part.name for part in column.parts) for column in found})
+
+
 def _check_text(text: str, aggregates: frozenset[str] = frozenset()) -> None:
     if not text.strip():
         raise ValueError("the expression is empty")

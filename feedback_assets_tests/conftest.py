@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback_assets_tests import postgres_server
+from feedback_assets_tests import postgres_server, s3_server
 
 RECORDS = 1_000
 
@@ -43,3 +43,22 @@ def postgres() -> Iterator[postgres_server.Server]:
         pytest.skip("Postgres is not installed; on Debian: apt-get install postgresql")
     with postgres_server.server() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def s3_running() -> Iterator[s3_server.Server]:
+    """A running S3 server."""
+    pytest.importorskip("moto.server", reason="moto is not installed; it is among the tools of `dev`")
+    with s3_server.server() as running:
+        yield running
+
+
+@pytest.fixture
+def s3(s3_running: s3_server.Server, monkeypatch: pytest.MonkeyPatch) -> s3_server.Server:
+    """A running S3 server, named by the environment."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_running.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    return s3_running

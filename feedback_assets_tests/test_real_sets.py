@@ -78,7 +78,7 @@ class Built:
         read = {"parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[export["file"]]
         lines = pl.concat(
             read(path).with_columns(split=pl.lit(folder.name))
-            for folder in training_files(self.project.store, self.release)
+            for folder in map(Path, training_files(self.project.store, self.release))
             for path in sorted(folder.iterdir())
         )
         if not export["conversational"]:

@@ -173,6 +173,7 @@ def test_each_rule_drops_what_was_planted_for_it(joined: Output, policy: Policy)
         "same-responses": PLANTED["same_responses"],
         "model-judge": PLANTED["model_judge"],
         "too-fast": PLANTED["too_fast"],
+        "guideline-in-doubt": PLANTED["declared_conflict"] + PLANTED["before_guideline"],
     }
 
 

@@ -3,11 +3,13 @@
 The numbers come in as plain values; how they were computed is no matter here.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_assets.checks.result import CheckResult, Kind, Status
+from feedback_assets.sources.raw import one_line
 
 SHOWN = 5  # groups that a sentence names
 
@@ -183,6 +185,7 @@ def loss_check(
     allowed: Mapping[tuple[str, str], str] | None = None,
     because: Mapping[str, str] | None = None,
     blocking: bool = True,
+    quotes: bool = True,
 ) -> CheckResult:
     """No group lost the share `limit` or more (1: all) of its rows, but for those that the policy allows.
 
@@ -192,6 +195,7 @@ def loss_check(
         allowed: reasons for expected losses by (column, value).
         because: what took the rows, by `column=value`, for the sentence.
         blocking: whether a failure holds the materialization back.
+        quotes: whether a group may be named by what a source says; else by the beginning of its SHA-256.
     """
     reasons = {f"{column}={value}": why for (column, value), why in sorted((allowed or {}).items())}
     groups = [{**loss, "group": f"{loss['column']}={loss['value']}"} for loss in losses if loss["rows"]]
@@ -201,7 +205,7 @@ def loss_check(
     if broken:
         why = {group: f" ({reason})" for group, reason in (because or {}).items()}
         named = [
-            f"{loss['group']} lost {loss['lost']:,} of {loss['rows']:,} rows{why.get(loss['group'], '')}"
+            f"{_shown(loss, quotes)} lost {loss['lost']:,} of {loss['rows']:,} rows{why.get(loss['group'], '')}"
             for loss in broken[:SHOWN]
         ]
         more = f" (and {len(broken) - SHOWN} more)" if len(broken) > SHOWN else ""
@@ -219,8 +223,15 @@ def loss_check(
         definition={"type": "loss_by_group", "lost_share": limit, "allowed": reasons},
         observed={
             "groups": len(groups),
-            "beyond": {loss["group"]: [loss["lost"], loss["rows"]] for loss in broken[:50]},
+            "beyond": {_shown(loss, quotes): [loss["lost"], loss["rows"]] for loss in broken[:50]},
             "beyond_count": len(broken),
             "expected": {loss["group"]: reasons[loss["group"]] for loss in beyond if loss["group"] in reasons},
         },
     )
+
+
+def _shown(loss: Mapping[str, Any], quotes: bool) -> str:
+    value = str(loss["value"])
+    if not quotes and loss["column"] not in ("source", "batch"):
+        value = f"#{hashlib.sha256(value.encode()).hexdigest()[:8]}"
+    return f"{loss['column']}={one_line(value)}"

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,15 @@ Policy = Annotated[
     Path | None, typer.Option("--policy", help="The policy file. Default: the synthetic sample.", show_default=False)
 ]
 Store = Annotated[
-    Path | None, typer.Option("--store", help="The store. Default: `store` beside the policy.", show_default=False)
+    str | None,
+    typer.Option(
+        "--store",
+        help="The store: a folder or s3://bucket/prefix. Default: `store` beside the policy.",
+        show_default=False,
+    ),
+]
+Release = Annotated[
+    str, typer.Argument(help="A release's id or its beginning, its number, its tag, `latest`, or a manifest file.")
 ]
 # From click, or from the copy of it that newer typers bring.
 UsageProblem: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -46,8 +55,9 @@ def main() -> None:
         # What a store or a batch folder can do wrong: not writable, not a folder, full.
         code = _say(f"{error.filename or 'disk'}: {error.strerror or error}", 2)
     except Exception as error:
-        said = str(error).splitlines() or [""]
-        code = _say(f"internal error, please report it: {type(error).__name__}: {said[0]}", 2)
+        from feedback_assets.sources.files import first_line
+
+        code = _say(f"internal error, please report it: {type(error).__name__}: {first_line(error)}", 2)
     sys.exit(code or 0)
 
 
@@ -104,9 +114,9 @@ def ui(
 
     project = open_project(policy, store)
     home = dagster_home(project)
-    os.environ |= {POLICY: str(project.path), STORE: str(project.store.root), "DAGSTER_HOME": str(home)}
+    os.environ |= {POLICY: str(project.path), STORE: project.store.place, "DAGSTER_HOME": str(home)}
     print(
-        f"policy  {project.path}\nstore   {project.store.root}\nUI      http://{host}:{port}   (Ctrl-C stops it)",
+        f"policy  {project.path}\nstore   {project.store.place}\nUI      http://{host}:{port}   (Ctrl-C stops it)",
         flush=True,
     )
     command = [sys.executable, "-m", "dagster", "dev", "-m", "feedback_assets.definitions", "-p", str(port), "-h", host]
@@ -116,18 +126,22 @@ def ui(
 
 @app.command()
 def releases(policy: Policy = None, store: Store = None, as_json: Json = False) -> None:
-    """List the releases of a store, oldest first."""
+    """List the releases of a store, oldest first, with their tags and who approved them."""
     from feedback_assets.cli import tables
     from feedback_assets.cli.project import open_store
-    from feedback_assets.provenance.release import listed, read
+    from feedback_assets.provenance.names import approvals, tags
+    from feedback_assets.provenance.release import folder, listed, read
 
     opened = open_store(policy, store)
+    names = tags(opened)
     entries = []
     for entry in listed(opened):
-        content = read(opened, entry["id"]).content
-        entries.append(
-            {**entry, "records": content["annotations"]["records"], "examples": content["annotations"]["examples"]}
-        )
+        told = read(opened, entry["id"]).content["annotations"]
+        said = {
+            "tags": sorted(name for name, release_id in names.items() if release_id == entry["id"]),
+            "approvals": approvals(opened, folder(entry["id"])),
+        }
+        entries.append({**entry, "records": told["records"], "examples": told["examples"], **said})
     if as_json:
         _print_json(entries)
     else:
@@ -135,53 +149,206 @@ def releases(policy: Policy = None, store: Store = None, as_json: Json = False) 
 
 
 @app.command()
-def questions(
-    release: Annotated[
-        str, typer.Argument(help="A release's id or its beginning, its number, `latest`, or a manifest file.")
-    ],
-    policy: Policy = None,
-    store: Store = None,
-    as_json: Json = False,
-) -> None:
-    """Answer the three questions before training, from the manifest alone."""
+def questions(release: Release, policy: Policy = None, store: Store = None, as_json: Json = False) -> None:
+    """Answer the three questions before training, from the manifest alone; exit 1 where an answer is incomplete."""
     from feedback_assets.cli import tables
+    from feedback_assets.provenance.names import approvals
     from feedback_assets.provenance.questions import questions as answer
+    from feedback_assets.provenance.release import folder
 
-    answered = answer(_release(release, policy, store))
+    opened, found = _release(release, policy, store)
+    said = approvals(opened, folder(found.id)) if opened else []
+    answered = {**answer(found), "approvals": said}
     if as_json:
         _print_json(answered)
     else:
         tables.show_questions(answered)
+    if not answered["complete"]:
+        raise typer.Exit(1)
 
 
-def _release(name: str, policy: Path | None, store: Path | None) -> Any:
+def _release(name: str, policy: Path | None, store: str | None) -> tuple[Any, Any]:
+    """The store (None for a manifest file) and the release."""
     from feedback_assets.provenance.release import find
     from feedback_assets.snapshots.store import LocalStore
 
     if Path(name).suffix == ".json" or Path(name).is_file():
-        return find(LocalStore(Path()), name)
+        return None, find(LocalStore(Path()), name)
     from feedback_assets.cli.project import open_store
 
-    return find(open_store(policy, store), name)
+    opened = open_store(policy, store)
+    return opened, find(opened, name)
+
+
+def _stored(name: str, policy: Path | None, store: str | None) -> tuple[Any, Any]:
+    """The store and a release that lies in it."""
+    from feedback_assets.cli.project import open_store
+    from feedback_assets.provenance.release import find, folder
+
+    opened = open_store(policy, store)
+    found = find(opened, name)
+    if not opened.exists(f"{folder(found.id)}/manifest.json"):
+        raise FeedbackError(f"{name}: release {found.id[:16]} is not in {opened.place}; name its store with --store")
+    return opened, found
 
 
 @app.command()
 def trace(
-    feedback_id: Annotated[str, typer.Argument(help="An id of the source, a row_id, or BATCH_FILE:LINE.")],
+    feedback_id: Annotated[
+        str | None, typer.Argument(help="An id of the source, a row_id, or BATCH_FILE:LINE.", show_default=False)
+    ] = None,
+    release: Annotated[
+        str | None, typer.Option(help="Look in this release: id, number, tag or `latest`.", show_default=False)
+    ] = None,
+    everywhere: Annotated[bool, typer.Option("--all", help="Look in every release.")] = False,
+    example: Annotated[
+        int | None,
+        typer.Option(help="With --release: from this training example, counted from 0.", show_default=False),
+    ] = None,
+    split: Annotated[str, typer.Option(help="With --example: the split.")] = "train",
+    export: Annotated[
+        str | None, typer.Option(help="With --example: the export. Default: the first.", show_default=False)
+    ] = None,
     policy: Policy = None,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Follow one annotation, also one in quarantine, through every stage: fate, rule, version, weights, copies."""
-    from feedback_assets.cli import tables
-    from feedback_assets.cli.project import open_made
-    from feedback_assets.provenance.trace import trace as follow
+    """Follow one annotation, also one in quarantine, through every stage; or a training example back to it.
 
-    traced = follow(open_made(policy, store), feedback_id)
+    Without --release it is followed through the latest materializations.
+    """
+    from feedback_assets.cli import tables
+    from feedback_assets.cli.project import open_made, open_store
+
+    if (feedback_id is None) == (example is None) or (example is not None and release is None):
+        raise FeedbackError("trace takes an id, or --release and --example; see `feedback-assets trace --help`")
+    if everywhere and release is not None:
+        raise FeedbackError("trace takes --release or --all, not both")
+    traced: Any
+    if example is not None:
+        from feedback_assets.provenance.trace_release import trace_example
+
+        traced = trace_example(*_stored(str(release), policy, store), example, export=export, split=split)
+        show = tables.show_example
+    elif release is not None:
+        from feedback_assets.provenance.trace_release import trace_release
+
+        traced, show = trace_release(*_stored(release, policy, store), str(feedback_id)), tables.show_trace
+    elif everywhere:
+        from feedback_assets.provenance.trace_release import trace_everywhere
+
+        traced, show = trace_everywhere(open_store(policy, store), str(feedback_id)), tables.show_traces
+    else:
+        from feedback_assets.provenance.trace import trace as follow
+
+        traced, show = follow(open_made(policy, store), str(feedback_id)), tables.show_trace
     if as_json:
         _print_json(traced)
     else:
-        tables.show_trace(traced)
+        show(traced)
+
+
+@app.command()
+def tag(
+    release: Release,
+    name: Annotated[str, typer.Argument(help="Letters, digits, '.', '_' and '-'.")],
+    move: Annotated[bool, typer.Option("--move", help="Let a tag of another release name this one.")] = False,
+    policy: Policy = None,
+    store: Store = None,
+) -> None:
+    """Give a release a name, which every command takes."""
+    from feedback_assets.provenance.names import tag as give
+
+    opened, found = _stored(release, policy, store)
+    give(opened, found.id, name, move=move)
+    print(f"{name} names release {found.id[:16]}")
+
+
+@app.command()
+def approve(
+    release: Release,
+    by: Annotated[str, typer.Option(help="Who approves.")],
+    note: Annotated[str, typer.Option(help="What was looked at, and why it is good.")],
+    policy: Policy = None,
+    store: Store = None,
+) -> None:
+    """Record beside a release that someone approved it; shown by `releases`, `questions` and the UI."""
+    from feedback_assets.provenance.names import approve as record
+    from feedback_assets.provenance.release import folder
+
+    opened, found = _stored(release, policy, store)
+    said = record(opened, folder(found.id), found.id, by=by, note=note)
+    print(f"release {found.id[:16]} approved by {said['by']} at {said['at']}")
+    from feedback_assets.orchestration.after_release import observe_approval
+
+    _tell_dagster(lambda project: observe_approval(project, said), policy, store)
+
+
+def _tell_dagster(tell: Callable[[Any], None], policy: Path | None, store: str | None) -> None:
+    """What is recorded in the store stands, also where there is no policy any more to open Dagster with."""
+    from feedback_assets.cli.project import open_made
+
+    try:
+        tell(open_made(policy, store))
+    except FeedbackError as error:
+        print(f"feedback-assets: recorded, but Dagster was not told: {error}", file=sys.stderr)
+
+
+@app.command()
+def attest(release: Release, policy: Policy = None, store: Store = None) -> None:
+    """Print a release's manifest as an in-toto Statement in a DSSE envelope.
+
+    It is signed if FEEDBACK_ASSETS_SIGNING_KEY holds an Ed25519 private key (PEM, or the path of one), and then also
+    lies beside the manifest.
+    """
+    from feedback_assets.provenance.release import folder
+    from feedback_assets.provenance.signature import attest as envelope
+
+    opened, found = _stored(release, policy, store)
+    made, signed = envelope(opened, folder(found.id))
+    _print_json(made)
+    if not signed:
+        print("feedback-assets: not signed; FEEDBACK_ASSETS_SIGNING_KEY names no key", file=sys.stderr)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a release's manifest; it ships as feedback_assets/provenance/manifest.schema.json."""
+    from importlib.resources import files
+
+    print(files("feedback_assets.provenance").joinpath("manifest.schema.json").read_text(encoding="utf-8"), end="")
+
+
+@app.command()
+def record_training_run(
+    release: Annotated[str, typer.Option(help="What the model was trained on: id, number, tag or `latest`.")],
+    model: Annotated[str, typer.Option(help="The model's name.")],
+    parent: Annotated[str | None, typer.Option(help="The model that training began with.", show_default=False)] = None,
+    export: Annotated[
+        str | None, typer.Option(help="The export that was read. Default: all of them.", show_default=False)
+    ] = None,
+    dropped_ids: Annotated[
+        Path | None, typer.Option(help="A file of row_ids, one a line, that the trainer dropped.", show_default=False)
+    ] = None,
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Report that a model was trained on a release, so that its node in Dagster's lineage leads back to annotations."""
+    from feedback_assets.orchestration.after_release import report_training_run
+    from feedback_assets.provenance.training_run import record_training_run as record
+
+    opened, found = _stored(release, policy, store)
+    commit = record(opened, found, model, parent=parent, export=export, dropped=dropped_ids)
+    _tell_dagster(lambda project: report_training_run(project, commit), policy, store)
+    keys = ("model", "parent", "release", "exports", "rows_in", "rows_out", "fates")
+    if as_json:
+        _print_json({"commit": commit.id, **{key: commit.content[key] for key in keys}})
+    else:
+        print(
+            f"{commit.content['model']} was trained on {commit.content['rows_out']:,} of {commit.content['rows_in']:,} "
+            f"records of release {found.id[:16]}; commit {commit.id[:16]}"
+        )
 
 
 @app.command()
@@ -197,7 +364,8 @@ def diff(
     from feedback_assets.cli.project import open_store
     from feedback_assets.provenance.differences import diff as compare
 
-    found = compare(open_store(policy, store), _release(before, policy, store), _release(after, policy, store))
+    (_, first), (_, second) = (_release(name, policy, store) for name in (before, after))
+    found = compare(open_store(policy, store), first, second)
     if as_json:
         _print_json(found)
     else:
@@ -216,7 +384,7 @@ def replay(
     from feedback_assets.cli.replay import show_replay
     from feedback_assets.provenance.replay import replay as build_again
 
-    found = build_again(open_store(policy, store), _release(release, policy, store), policy_folder(policy))
+    found = build_again(open_store(policy, store), _release(release, policy, store)[1], policy_folder(policy))
     if as_json:
         _print_json(found.as_json())
     else:
@@ -249,7 +417,7 @@ def bisect(
     from feedback_assets.cli.project import open_store, policy_folder
     from feedback_assets.provenance.bisect import bisect as search
 
-    releases = _release(good, policy, store), _release(bad, policy, store)
+    releases = _release(good, policy, store)[1], _release(bad, policy, store)[1]
     with searching(quiet=as_json) as listen:
         found = search(
             open_store(policy, store),
@@ -265,6 +433,26 @@ def bisect(
         show_bisect(found)
     if not found.found:
         raise typer.Exit(1)
+
+
+@app.command()
+def quarantine(
+    batch: Annotated[str | None, typer.Option(help="Only of this batch.", show_default=False)] = None,
+    policy: Policy = None,
+    store: Store = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every record, not a few of each reason.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what could not be used, by reason: file, line and the offending value."""
+    from feedback_assets.cli.project import open_made
+    from feedback_assets.cli.quarantine import quarantine as listed
+    from feedback_assets.cli.quarantine import show_quarantine
+
+    found = listed(open_made(policy, store), batch)
+    if as_json:
+        _print_json(found)
+    else:
+        show_quarantine(found, everything=everything)
 
 
 @app.command()

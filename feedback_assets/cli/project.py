@@ -5,14 +5,14 @@ from pathlib import Path
 
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.project import Project
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store, store_at
 
 POLICY = "FEEDBACK_ASSETS_POLICY"
 STORE = "FEEDBACK_ASSETS_STORE"
 SAMPLE = Path(".feedback_assets/sample")
 
 
-def open_project(policy: Path | None, store: Path | None) -> Project:
+def open_project(policy: Path | None, store: Path | str | None) -> Project:
     """Open a project: without a policy the synthetic sample, written on first use; its store lies beside the policy.
 
     Raises:
@@ -25,7 +25,7 @@ def open_project(policy: Path | None, store: Path | None) -> Project:
     return Project.open(_file(policy), _store(policy, store))
 
 
-def open_made(policy: Path | None, store: Path | None) -> Project:
+def open_made(policy: Path | None, store: Path | str | None) -> Project:
     """Open a project to look at what it made: the synthetic sample is not written anew.
 
     Raises:
@@ -36,9 +36,9 @@ def open_made(policy: Path | None, store: Path | None) -> Project:
     return Project.open(_file(policy), _store(policy, store))
 
 
-def open_store(policy: Path | None, store: Path | None) -> LocalStore:
+def open_store(policy: Path | None, store: Path | str | None) -> Store:
     """The store of a project; the policy, which may have changed since or be gone, is not read."""
-    return LocalStore(_store(policy, store))
+    return store_at(_store(policy, store), _file(policy).resolve().parent)
 
 
 def policy_folder(policy: Path | None) -> Path | None:
@@ -53,14 +53,14 @@ def _file(policy: Path | None) -> Path:
     return policy / "policy.yaml" if policy.is_dir() else policy
 
 
-def _store(policy: Path | None, store: Path | None) -> Path:
+def _store(policy: Path | None, store: Path | str | None) -> Path | str:
     return store or _file(policy).parent / "store"
 
 
 def project_from_environment() -> Project:
     """The project that the environment names."""
     policy, store = os.environ.get(POLICY), os.environ.get(STORE)
-    return open_project(Path(policy) if policy else None, Path(store) if store else None)
+    return open_project(Path(policy) if policy else None, store or None)
 
 
 def is_sample(project: Project) -> bool:

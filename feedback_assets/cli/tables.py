@@ -17,7 +17,7 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.release import folder, training_files
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 if TYPE_CHECKING:  # Dagster takes a second and more; what only reads a store or a manifest does without
     from feedback_assets.orchestration.assets import Listener
@@ -137,17 +137,18 @@ def show_run(project: Project, ran: "Ran", *, sample: bool) -> None:
     if ran.release is not None:
         console.print(f"release   {ran.release.id}", style="bold", soft_wrap=True)
         console.print(
-            f"manifest  {_near(project.store.path(f'{folder(ran.release.id)}/manifest.json'))}", soft_wrap=True
+            f"manifest  {_near(project.store.uri(f'{folder(ran.release.id)}/manifest.json'))}", soft_wrap=True
         )
         for path in training_files(project.store, ran.release):
             console.print(f"training  {_near(path)}", soft_wrap=True)
-    where = "" if sample else f" --policy {_near(project.path)} --store {_near(project.store.root)}"
+    where = "" if sample else f" --policy {_near(project.path)} --store {_near(project.store.place)}"
     console.print(f"UI        feedback-assets ui{where}", soft_wrap=True)
 
 
-def _near(path: Path) -> str:
-    """The path as seen from the working directory, where it lies below it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+def _near(place: Path | str) -> str:
+    """The place as seen from the working directory, where it lies below it."""
+    path = Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(place)
 
 
 def _fates(commit: Commit) -> Text:
@@ -189,18 +190,26 @@ def _drift(commit: Commit) -> Text:
     return Text(f"most: {most['column']} {most['psi']:.3f}")
 
 
-def show_releases(store: LocalStore, entries: list[dict[str, Any]]) -> None:
+def show_releases(store: Store, entries: list[dict[str, Any]]) -> None:
     """The releases of a store."""
     console = open_console()
     if not entries:
-        console.print(f"no release yet in {_near(store.root)}; `feedback-assets run` makes one")
+        console.print(f"no release yet in {_near(store.place)}; `feedback-assets run` makes one")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("number", "release", "records", "examples", "made at"):
-        table.add_column(name, justify="right" if name in ("number", "records", "examples") else "left", no_wrap=True)
+    for name in ("number", "release", "records", "examples", "made at", "tags", "approved by"):
+        right = name in ("number", "records", "examples")
+        wraps = name in ("tags", "approved by")
+        table.add_column(name, justify="right" if right else "left", no_wrap=not wraps, overflow="fold")
     for entry in entries:
         table.add_row(
-            str(entry["number"]), entry["id"][:16], f"{entry['records']:,}", f"{entry['examples']:,}", entry["made_at"]
+            str(entry["number"]),
+            entry["id"][:16],
+            f"{entry['records']:,}",
+            f"{entry['examples']:,}",
+            entry["made_at"],
+            ", ".join(entry["tags"]),
+            "; ".join(f"{said['by']}: {said['note']}" for said in entry["approvals"]),
         )
     console.print(table)
 
@@ -208,12 +217,13 @@ def show_releases(store: LocalStore, entries: list[dict[str, Any]]) -> None:
 def show_questions(answered: dict[str, Any]) -> None:
     """The three answers."""
     console = open_console()
-    console.print(f"release {answered['release']}\n", style="bold", soft_wrap=True)
+    console.print(f"release {answered['release']}", style="bold", soft_wrap=True)
+    for said in answered.get("approvals", ()):
+        console.print(f"approved by {said['by']} at {said['at'][:19]}Z: {said['note']}", style="green", soft_wrap=True)
+    console.print()
     told = answered["annotations"]
     console.print("1. Which annotations are in it, and which guideline version produced each?", style="bold")
-    console.print(
-        f"   {told['records']:,} records, {told['examples']:,} examples; the manifest lists each by its row_id."
-    )
+    _verdict(console, told)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("  records", "task", "guideline", "text digest", "how it is known"):
         table.add_column(name, justify="right" if name == "  records" else "left")
@@ -229,6 +239,7 @@ def show_questions(answered: dict[str, Any]) -> None:
     console.print(table)
     _incomplete(console, told)
     console.print("2. Which transformations were applied, and what is each rule pinned to?", style="bold")
+    _verdict(console, answered["transformations"])
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("  stage", "rows in → out", "code version", "rule", "version", "content"):
         table.add_column(name, no_wrap=name == "  stage")
@@ -247,6 +258,7 @@ def show_questions(answered: dict[str, Any]) -> None:
     console.print(table)
     _incomplete(console, answered["transformations"])
     console.print("3. What distribution was expected, and does the actual data match it?", style="bold")
+    _verdict(console, answered["distribution"])
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("  column", "expected", "actual", "PSI", "verdict"):
         table.add_column(name, justify="right" if name == "PSI" else "left", overflow="fold")
@@ -273,6 +285,10 @@ def _actual(entry: dict[str, Any]) -> str:
     if actual["kind"] == "numeric":
         return f"median {actual['quantiles']['0.5']:.4g}"
     return _shares(actual["shares"], set(entry["expected"]))
+
+
+def _verdict(console: Console, answer: dict[str, Any]) -> None:
+    console.print(f"   {answer['verdict']}.", style="yellow" if answer["incomplete"] else "green")
 
 
 def _incomplete(console: Console, answer: dict[str, Any]) -> None:
@@ -313,17 +329,22 @@ def show_trace(traced: list[dict[str, Any]]) -> None:
             rule = f": {step['rule']}{version}" if step["rule"] else ""
             into = f" → {step['into']}" if step["into"] else ""
             copies = f" × {step['copies']}" if (step["copies"] or 0) > 1 else ""
+            copies += f"  by {step['model']}" if "model" in step else ""
             console.print(f"  {step['stage']:<17} {step['fate']}{rule}{into}{copies}", soft_wrap=True)
             added = {key: value for key, value in step["added"].items() if value is not None}
             if added:
                 shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in added.items())
                 console.print(f"                    {shown}", style="dim")
-        for side, parent in zip("ab", entry["parents"], strict=False):
+        if entry.get("told_by", "snapshots") != "snapshots":
+            told = {"annotations": "annotations.parquet beside the manifest", "manifest": "the manifest"}
+            console.print(f"  the parts are gone; this is told by {told[entry['told_by']]}", style="yellow")
+        for side, parent in zip("ab", entry.get("parents", ()), strict=False):
             console.print(f"  response {side} from   {_relative(parent)}", soft_wrap=True)
-        for child in entry["children"]:
+        for child in entry.get("children", ()):
             console.print(f"  became            {_relative(child)}", soft_wrap=True)
-        released = sum(child["in_release"] for child in entry["children"])
-        through = f"; {released} of the {len(entry['children'])} that it became are" if entry["children"] else ""
+        children = entry.get("children", ())
+        released = sum(child["in_release"] for child in children)
+        through = f"; {released} of the {len(children)} that it became are" if children else ""
         console.print(
             ("  in the release" if entry["in_release"] else "  not in the release") + through,
             style="green" if entry["in_release"] or released else "yellow",
@@ -336,3 +357,30 @@ def _relative(entry: dict[str, Any]) -> str:
     rule = f": {entry['rule']} v{entry['rule_version']}" if entry["rule"] else ""
     ended = "in the release" if entry["in_release"] else f"{entry['fate']}{rule} at {entry['stage']}"
     return f"{entry['feedback_id']} ({entry['kind']}, {said})  {ended}"
+
+
+def show_traces(traced: dict[str, list[dict[str, Any]]]) -> None:
+    """One annotation in several releases."""
+    console = open_console()
+    for release, entries in traced.items():
+        console.print(f"release {release[:16]}", style="bold cyan")
+        show_trace(entries)
+        console.print()
+
+
+def show_example(example: dict[str, Any]) -> None:
+    """A training example, what its annotator was told, and its annotation."""
+    console = open_console()
+    console.print(
+        f"example {example['number']:,} of {example['export']}/{example['split']}  ({example['file']} line "
+        f"{example['line']:,})",
+        style="bold",
+        soft_wrap=True,
+    )
+    show_trace([example["annotation"]])
+    guideline = example["annotation"]["guideline"]
+    if guideline is None:
+        console.print("  which guideline its annotator had is not known", style="yellow")
+        return
+    console.print(f"\nguideline {guideline['version']} of {guideline['task']}  ({guideline['file']})", style="bold")
+    console.print(guideline["text"].strip(), markup=False)

@@ -9,14 +9,14 @@ from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest, fingerprint
 from feedback_assets.engine.engine import ContentPart
 from feedback_assets.snapshots.snapshot import Memo, Snapshot, scan, write_table
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.threads import each
 
 
 class LocalEngine:
     """Runs a few parts at a time: while one is read or written another is computed."""
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self.memo = Memo(store)
 

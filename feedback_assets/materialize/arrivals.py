@@ -14,9 +14,10 @@ from typing import Any
 
 from feedback_assets.digests import digest, file_digest
 from feedback_assets.materialize.commit import CONCURRENT, Commit, Commits
+from feedback_assets.materialize.downloads import downloads
 from feedback_assets.materialize.landing import landed
 from feedback_assets.snapshots.snapshot import scan
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.sources.files import BatchFile, list_files
 from feedback_assets.stages.ingested import IngestedSection
 
@@ -46,9 +47,7 @@ class Arrivals:
         return [*self.known, *self.new]
 
 
-def arrivals(
-    folder: Path, store: LocalStore, section: IngestedSection, previous: Commit | None, now: datetime
-) -> Arrivals:
+def arrivals(folder: Path, store: Store, section: IngestedSection, previous: Commit | None, now: datetime) -> Arrivals:
     """Look at what lies in the sources and at what the store knows. A file that waits is new when it is complete.
 
     Raises:
@@ -61,7 +60,9 @@ def arrivals(
         files = (
             landed(store, source)
             if source.in_database
-            else list_files(source, folder, now, may_be_empty=had, digest_of=partial(digest_of, store))
+            else downloads(store, source, now, may_be_empty=had)
+            if source.in_bucket
+            else list_files(source, folder, now, may_be_empty=had, digest_of=partial(digest_of, store.here))
         )
         present |= {(file.source, file.name, file.digest): file for file in files}
     sources = {source.name for source in section.sources}
@@ -82,7 +83,7 @@ def arrivals(
     return Arrivals(known, new, present, states)
 
 
-def digest_of(store: LocalStore, path: Path) -> str:
+def digest_of(store: Store, path: Path) -> str:
     """SHA-256 of a file, remembered for as long as the file system says that it did not change."""
     found = path.stat()
     key = digest(["file", str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
@@ -95,7 +96,7 @@ def digest_of(store: LocalStore, path: Path) -> str:
     return known
 
 
-def in_commit(store: LocalStore, commit: Commit | None) -> dict[Key, Mapping[str, str]]:
+def in_commit(store: Store, commit: Commit | None) -> dict[Key, Mapping[str, str]]:
     """The batches of a commit of `ingested`, in order of arrival, with what was recorded of each."""
     if commit is None:
         return {}
@@ -104,7 +105,7 @@ def in_commit(store: LocalStore, commit: Commit | None) -> dict[Key, Mapping[str
     return {key: told[str(place)] for place, key in enumerate(batches.iter_rows())}
 
 
-def _recorded(store: LocalStore, previous: Commit | None) -> dict[Key, Mapping[str, str]]:
+def _recorded(store: Store, previous: Commit | None) -> dict[Key, Mapping[str, str]]:
     """The batches of the latest commit, then those that only runs beside it committed."""
     found = in_commit(store, previous)
     if previous is None:

@@ -9,6 +9,7 @@ from feedback_assets.materialize.landing import landings
 from feedback_assets.materialize.project import Project
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.sources.files import waiting
+from feedback_assets.sources.objects import waiting_objects
 
 
 def batches(project: Project, commit: Commit) -> pl.DataFrame:
@@ -46,7 +47,7 @@ def waiting_files(project: Project, commit: Commit) -> list[tuple[str, str]]:
     return [
         (source.name, name)
         for source in project.policy.ingested.sources
-        for name in waiting(source, project.folder, now)
+        for name in (waiting_objects(source, now) if source.in_bucket else waiting(source, project.folder, now))
         if (source.name, name) not in held
     ]
 

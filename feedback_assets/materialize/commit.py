@@ -15,7 +15,7 @@ from typing import Any
 from feedback_assets.digests import canonical_json, digest
 from feedback_assets.errors import FeedbackError
 from feedback_assets.snapshots.snapshot import Snapshot
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 HOLDS_BACK = ("failed", "error")  # an inconclusive check is counted and shown; it neither passes nor holds back
 CONCURRENT = 20  # how many commits of other runs may come between two steps of one run
@@ -80,7 +80,7 @@ class Commit:
 class Commits:
     """The sequences of commit records in a store."""
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self._known: dict[tuple[str, bytes], Commit] = {}
 

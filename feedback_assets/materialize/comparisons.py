@@ -28,7 +28,7 @@ from feedback_assets.signal.monitor import SampleSize, effective_sample_size, id
 from feedback_assets.signal.profile import Profile, Watched
 from feedback_assets.signal.section import GATED, Monitoring
 from feedback_assets.snapshots.snapshot import Snapshot, Table, scan
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.stages.reweighted import ReweightedSection
 
 NOTHING = {NULL: 1.0}
@@ -131,7 +131,7 @@ def _why_transformed(
     return attribution.by_fate(attribution.with_cells(came, column, drift, segments), drift, moved)
 
 
-def newest_batches(store: LocalStore, snapshot: Snapshot, monitoring: Monitoring) -> list[ColumnDrift]:
+def newest_batches(store: Store, snapshot: Snapshot, monitoring: Monitoring) -> list[ColumnDrift]:
     """For each source its newest batch against its earlier ones; the columns in `answers` are held to the limit."""
     table = snapshot.tables["rows"]
     batches = scan(store, snapshot.tables["batches"]).select("arrival", "source", "batch", "rows").collect()
@@ -151,7 +151,7 @@ def newest_batches(store: LocalStore, snapshot: Snapshot, monitoring: Monitoring
     return found
 
 
-def _of_arrivals(store: LocalStore, table: Table, arrivals: list[int], monitoring: Monitoring) -> Side:
+def _of_arrivals(store: Store, table: Table, arrivals: list[int], monitoring: Monitoring) -> Side:
     parts = [
         part
         for part in table.parts
@@ -218,7 +218,7 @@ def approved(project: Project) -> dict[str, Any]:
     where = f"{project.path}: monitoring.baseline.release"
     if not project.store.exists(key):
         raise FeedbackError(
-            f"{where}: no release {named.release} in {project.store.root}; see `feedback-assets releases`"
+            f"{where}: no release {named.release} in {project.store.place}; see `feedback-assets releases`"
         )
     manifest = json.loads(project.store.get(key))
     if digest(manifest["content"]) != manifest["id"] or not manifest["id"].startswith(named.release):

@@ -166,6 +166,7 @@ def examine(project: Project, examined: Examined) -> dict[str, Any]:
             examined.weight_before,
             examined.versions,
             [examined.decided, examined.since],
+            _quotes(policy),
         ]
     )
     found = project.store.recall(key)
@@ -267,6 +268,7 @@ def _signals(
                 monitoring.limits.lost_share,
                 allowed=allowed,
                 because=takers(compared, rows, fates, losses, allowed),
+                quotes=_quotes(examined.policy),
             )
         )
     beside = [entry.drift.psi_chance for entry in drifts if entry.drift and entry.drift.psi_chance is not None]
@@ -291,6 +293,11 @@ def _expected(column: str, entry: Mapping[str, Any] | None) -> CheckResult:
 def baseline_name(column: str) -> str:
     """Name of the check that holds a column against its expected distribution."""
     return re.sub(r"\W", "_", f"baseline__{column}", flags=re.ASCII)
+
+
+def _quotes(policy: Policy) -> bool:
+    """Whether a check may say what a source says: a category, a name of a task."""
+    return all(source.excerpts for source in policy.ingested.sources)
 
 
 def _intake_conserves(after: pl.LazyFrame, fates: pl.LazyFrame) -> CheckResult:

@@ -13,6 +13,7 @@ from feedback_assets.digests import digest, fingerprint
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.arrivals import Arrivals, Key, arrivals
 from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.keys import CheckValues, check_values
 from feedback_assets.materialize.landing import land
 from feedback_assets.record import TIME
 from feedback_assets.snapshots.snapshot import (
@@ -27,7 +28,7 @@ from feedback_assets.snapshots.snapshot import (
     write_rows,
     write_table,
 )
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.sources.files import BatchFile, read
 from feedback_assets.sources.guidelines import GuidelinesSection, read_guidelines
 from feedback_assets.sources.mapping import MISFIT, MISSING_COLUMN, map_records, unread
@@ -77,15 +78,13 @@ class Taken:
     arrived: Mapping[str, Any]
 
 
-def read_registry(folder: Any, store: LocalStore, section: GuidelinesSection) -> Taken:
+def read_registry(folder: Any, store: Store, section: GuidelinesSection) -> Taken:
     """Read the guideline registry into a snapshot."""
     registry = read_guidelines(section, folder)
     return Taken(Snapshot("guidelines", {"rows": write_table(store, registry)}), registry.height, {})
 
 
-def read_batches(
-    folder: Any, store: LocalStore, section: IngestedSection, previous: Commit | None, now: datetime
-) -> Taken:
+def read_batches(folder: Any, store: Store, section: IngestedSection, previous: Commit | None, now: datetime) -> Taken:
     """Read all batches into a snapshot: those of the `previous` commit in their order, then what is new, by name.
 
     What a query brings is landed first. A batch is read once for each version of its mapping; what it became is
@@ -96,13 +95,14 @@ def read_batches(
         FeedbackError: no file matches, none of a source that can be read fits its mapping, a database cannot be read,
             or the policy retracts a batch that never arrived.
     """
+    check_values(section, previous)
     for source in section.sources:
         if source.in_database:
             land(store, source)
     return take(store, section, arrivals(folder, store, section, previous, now), now)
 
 
-def take(store: LocalStore, section: IngestedSection, found: Arrivals, now: datetime) -> Taken:
+def take(store: Store, section: IngestedSection, found: Arrivals, now: datetime) -> Taken:
     """Make a snapshot of these batches, in this order.
 
     Raises:
@@ -110,11 +110,13 @@ def take(store: LocalStore, section: IngestedSection, found: Arrivals, now: date
     """
     if not found.order:
         raise FeedbackError("no source has a complete batch yet; run again when one has arrived")
-    memo = Memo(store)
+    memo, keys = Memo(store), check_values(section)
     sources = {source.name: source for source in section.sources}
     mapped = each(
-        lambda key: _mapped(store, memo, key, found.files.get(key), sources[key[0]], found.known.get(key)), found.order
+        lambda key: _mapped(store, memo, key, found.files.get(key), sources[key[0]], found.known.get(key), keys),
+        found.order,
     )
+    silent = sorted(source.name for source in section.sources if not source.excerpts)
     taken = [one.snapshot for one in mapped]
     arrived = {
         key: {
@@ -138,7 +140,7 @@ def take(store: LocalStore, section: IngestedSection, found: Arrivals, now: date
     deliveries = _numbered(store, taken, "rows", range(len(taken)), DELIVERY)
     unusual = decide(deliveries.join(retracted, on="arrival", how="anti", maintain_order="left"), limits)
     blocks = each(
-        lambda block: _block(store, memo, taken, block, unusual, retracted),
+        lambda block: _block(store, memo, taken, block, unusual, retracted, silent),
         _blocks([one.tables["rows"].rows for one in taken]),
     )
     whole = joined("ingested", blocks)
@@ -148,7 +150,7 @@ def take(store: LocalStore, section: IngestedSection, found: Arrivals, now: date
         "batches": write_table(store, _settled(batches, unusual, retracted)),
     }
     return Taken(
-        Snapshot("ingested", tables, whole.facts),
+        Snapshot("ingested", tables, {**whole.facts, **({"pseudonyms": keys} if keys else {})}),
         whole.tables["fates"].rows,
         {str(place): told for place, told in enumerate(arrived.values())},
     )
@@ -176,7 +178,13 @@ def _refuse_wrong_mappings(arrivals: list[Key], taken: list[Snapshot]) -> None:
 
 
 def _mapped(
-    store: LocalStore, memo: Memo, key: Key, file: BatchFile | None, source: Source, told: Mapping[str, str] | None
+    store: Store,
+    memo: Memo,
+    key: Key,
+    file: BatchFile | None,
+    source: Source,
+    told: Mapping[str, str] | None,
+    keys: CheckValues,
 ) -> Mapped:
     # Where the batches lie does not change what is in them.
     mapping = {name: value for name, value in source.pinned().items() if name not in Place.model_fields}
@@ -188,7 +196,9 @@ def _mapped(
             "feedback_assets.sources.mapping",
         )
     ]
-    name = digest(["file", code, key, mapping, CONTENT_PART_ROWS])
+    name = digest(
+        ["file", code, key, mapping, CONTENT_PART_ROWS, *([keys[source.name]] if source.name in keys else [])]
+    )
     known = memo.get(name)
     if known is not None:
         return Mapped(known, name)
@@ -199,20 +209,36 @@ def _mapped(
                 f"batch {key[1]!r} of source {key[0]!r} is no longer where it was, and the store has forgotten what it "
                 "became; put the file back"
             )
+        private = _private_facts(source, keys)
+        if any(earlier.facts.get(name) != value for name, value in private.items()):
+            raise FeedbackError(
+                f"batch {key[1]!r} of source {key[0]!r} is no longer where it was, and was taken in before "
+                f"`pseudonymise` and `never_store` were as they are now; put the file back, so that it can be read anew"
+            )
         return Mapped(earlier, told["mapped"], earlier=True)
-    snapshot = _read_file(store, file, source)
+    with file.at_hand():
+        snapshot = _read_file(store, file, source, _private_facts(source, keys))
     memo.put(name, snapshot)
     return Mapped(snapshot, name)
 
 
-def _read_file(store: LocalStore, file: BatchFile, source: Source) -> Snapshot:
-    facts: dict[str, str] = {}
+def _private_facts(source: Source, keys: CheckValues) -> dict[str, Any]:
+    facts: dict[str, Any] = {"never_store": sorted(source.never_store)} if source.never_store else {}
+    return {**facts, "pseudonyms": keys[source.name]} if source.name in keys else facts
+
+
+def _read_file(store: Store, file: BatchFile, source: Source, private: Mapping[str, Any]) -> Snapshot:
+    facts: dict[str, Any] = {**private}
     try:
         mapped = map_records(read(file, source), source, file)
-    except Unreadable as error:
+    except Unreadable as found:
+        error = found if source.quotes else found.unquoted()
         mapped = unread(error, file)
-        facts = {"unread": "mapping" if error.reason in (MISSING_COLUMN, MISFIT) else "file", "error": str(error)}
-    intake = to_records(mapped.records, source.name)
+        facts |= {
+            "unread": "mapping" if error.reason in (MISSING_COLUMN, MISFIT) else "file",
+            "error": file.named(error),
+        }
+    intake = to_records(mapped.records, source.name, source.hidden)
     content = [
         _content_part(store, intake, slice(start, start + CONTENT_PART_ROWS))
         for start in range(0, max(intake.content.height, 1), CONTENT_PART_ROWS)
@@ -232,6 +258,8 @@ def _read_file(store: LocalStore, file: BatchFile, source: Source) -> Snapshot:
     quarantined = pl.concat([mapped.quarantined, intake.quarantined]).sort(
         "line", "position", "reason", nulls_last=True
     )
+    if not source.excerpts:
+        quarantined = quarantined.with_columns(pl.lit(None, pl.String).alias("value"))
     return Snapshot(
         f"{source.name}/{file.name}",
         {
@@ -243,7 +271,7 @@ def _read_file(store: LocalStore, file: BatchFile, source: Source) -> Snapshot:
     )
 
 
-def _content_part(store: LocalStore, intake: Intake, piece: slice) -> Part:
+def _content_part(store: Store, intake: Intake, piece: slice) -> Part:
     content = intake.content[piece]
     # The ids are SHA-256 digests of these very texts, so a fingerprint of them is one of the texts.
     ids = intake.rows[piece].select("prompt_id", "response_a_id", "response_b_id")
@@ -251,7 +279,7 @@ def _content_part(store: LocalStore, intake: Intake, piece: slice) -> Part:
 
 
 def _numbered(
-    store: LocalStore, snapshots: list[Snapshot], table: str, arrivals: Iterable[int], columns: Sequence[str] = ()
+    store: Store, snapshots: list[Snapshot], table: str, arrivals: Iterable[int], columns: Sequence[str] = ()
 ) -> pl.DataFrame:
     """A table of the batches with these arrivals, one after the other, with their `arrival`."""
     held = {arrival: snapshots[arrival].tables[table] for arrival in arrivals}
@@ -263,12 +291,13 @@ def _numbered(
 
 
 def _block(
-    store: LocalStore,
+    store: Store,
     memo: Memo,
     taken: list[Snapshot],
     block: Sequence[int],
     unusual: pl.DataFrame,
     retracted: pl.DataFrame,
+    silent: Sequence[str],
 ) -> Snapshot:
     """Rows, quarantine and fates of some consecutive arrivals; remembered as long as they are told the same of them."""
     here = pl.col("arrival").is_in(list(block))
@@ -277,13 +306,14 @@ def _block(
         for arrival in block
     ]
     told = [unusual.filter(here), retracted.filter(here)]
-    key = digest(["block", code_digest("feedback_assets.stages.ingested"), held, *map(fingerprint, told)])
+    key = digest(["block", code_digest("feedback_assets.stages.ingested"), held, *map(fingerprint, told), *silent])
     known = memo.get(key)
     if known is not None:
         return known
     came = _numbered(store, taken, "rows", block)
     left = retract(came, _numbered(store, taken, "quarantine", block), told[1])
     resolved = settle(left.rows, left.quarantined, told[0])
+    shown = pl.when(~pl.col("source").is_in(list(silent))).then("value").alias("value")
     fates = pl.concat([resolved.fates, left.fates]).sort("arrival", "line", "position", "row_id")
     before = taken[block[0]].tables["rows"] if len(block) == 1 else None
     snapshot = Snapshot(
@@ -292,7 +322,7 @@ def _block(
             "rows": write_rows(store, resolved.rows, came.drop("arrival"), before)
             if before is not None
             else write_table(store, resolved.rows, lengths=[resolved.rows.height]),
-            "quarantine": write_table(store, resolved.quarantined),
+            "quarantine": write_table(store, resolved.quarantined.with_columns(shown)),
             "fates": write_table(store, fates),
         },
         resolved.facts,

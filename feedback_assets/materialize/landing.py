@@ -11,19 +11,24 @@ below the floor that leaves key and watermark as they are; with `compare: rows` 
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import polars as pl
 
 from feedback_assets.digests import canonical_json, digest, file_digest
 from feedback_assets.errors import FeedbackError
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.record import FROM_SOURCE
+from feedback_assets.snapshots.store import Store
+from feedback_assets.sources.conversion import NotThis, convert
 from feedback_assets.sources.files import BatchFile
-from feedback_assets.sources.landed import write_landed
+from feedback_assets.sources.landed import Landed, write_landed
 from feedback_assets.sources.postgres import MARKS, Read, Seen, Window, number_of, window
-from feedback_assets.sources.source import Source
+from feedback_assets.sources.privacy import ANNOTATOR, pseudonyms
+from feedback_assets.sources.source import ColumnMapping, Source
 
 BATCH_BYTES = 64 * 2**20
 """A batch ends when its rows take so much memory."""
@@ -53,7 +58,7 @@ class Landing:
     gone: int
 
 
-def landings(store: LocalStore, source: str) -> list[Landing]:
+def landings(store: Store, source: str) -> list[Landing]:
     """All landings of a source, oldest first.
 
     Raises:
@@ -73,16 +78,25 @@ def landings(store: LocalStore, source: str) -> list[Landing]:
     return found
 
 
-def landed(store: LocalStore, source: Source) -> list[BatchFile]:
+def landed(store: Store, source: Source) -> list[BatchFile]:
     """The batches of a source that were landed, as files, oldest first."""
     return [
-        BatchFile(source.name, batch.name, store.path(_object(batch.digest)), batch.digest, batch.bytes)
+        BatchFile(
+            *(source.name, batch.name, store.here.path(_object(batch.digest)), batch.digest, batch.bytes),
+            at_hand=partial(_at_hand, store, _object(batch.digest)),
+        )
         for landing in landings(store, source.name)
         for batch in landing.batches
     ]
 
 
-def unlanded(store: LocalStore, source: Source) -> Seen | None:
+@contextmanager
+def _at_hand(store: Store, key: str) -> Iterator[None]:
+    store.path(key)
+    yield
+
+
+def unlanded(store: Store, source: Source) -> Seen | None:
     """What the query holds, if that is not what the latest landing saw: a count and a maximum, no more.
 
     Raises:
@@ -94,7 +108,7 @@ def unlanded(store: LocalStore, source: Source) -> Seen | None:
     return None if before and before[-1].seen == seen else seen
 
 
-def land(store: LocalStore, source: Source) -> None:
+def land(store: Store, source: Source) -> None:
     """Land what is new in a source, if anything is.
 
     Raises:
@@ -115,7 +129,7 @@ def land(store: LocalStore, source: Source) -> None:
     raise FeedbackError(f"source {source.name!r}: other runs land its rows without end; run again when they are done")
 
 
-def _landing(store: LocalStore, opened: Window, before: Sequence[Landing]) -> Landing | None:
+def _landing(store: Store, opened: Window, before: Sequence[Landing]) -> Landing | None:
     known = _known(store, before)
     seen = opened.seen()
     highest = known.get_column("position").max()
@@ -137,11 +151,11 @@ def _landing(store: LocalStore, opened: Window, before: Sequence[Landing]) -> La
     return Landing(tuple(batches), _put_frame(store, marks)[0], seen, gone.height)
 
 
-def _known(store: LocalStore, before: Sequence[Landing]) -> pl.DataFrame:
+def _known(store: Store, before: Sequence[Landing]) -> pl.DataFrame:
     """The mark of each row as it was landed last, without those that are gone."""
     if not before:
         return pl.DataFrame(schema=MARKS)
-    marks = pl.scan_parquet([store.uri(_object(landing.marks)) for landing in before], glob=False)
+    marks = pl.scan_parquet(store.paths(_object(landing.marks) for landing in before), glob=False)
     latest = marks.unique("key", keep="last", maintain_order=True)
     return latest.filter(pl.col("digest").is_not_null()).collect()
 
@@ -184,17 +198,41 @@ def _batches(pieces: Iterator[Read]) -> Iterator[Read]:
         yield Read(pl.concat(rows), pl.concat(marks))
 
 
-def _put(store: LocalStore, opened: Window, piece: Read, fresh: list[pl.DataFrame]) -> Iterator[Batch]:
+def _put(store: Store, opened: Window, piece: Read, fresh: list[pl.DataFrame]) -> Iterator[Batch]:
     if piece.rows.is_empty():
         return
     fresh.append(piece.marks)
-    name, bytes_ = _put_frame(store, piece.rows, opened.json)
+    rows, landed = _private(piece.rows, opened.source)
+    name, bytes_ = _put_frame(store, rows, opened.json, landed)
     yield Batch(_name(piece.marks.get_column("position"), opened.kind), name, bytes_, piece.rows.height)
 
 
-def _put_frame(store: LocalStore, frame: pl.DataFrame, json_columns: Sequence[str] = ()) -> tuple[str, int]:
+def _private(rows: pl.DataFrame, source: Source) -> tuple[pl.DataFrame, Landed | None]:
+    """`rows` with pseudonyms in place of ids of annotators, where the source asks for them."""
+    made = pseudonyms(source.name, source)
+    if made is None:
+        return rows, None
+    ids = sorted(source.of_annotators().intersection(rows.columns))
+    column = ColumnMapping(expr=ANNOTATOR)
+    try:
+        values = [convert(pl.col(name), rows.schema[name], FROM_SOURCE[ANNOTATOR], column).value for name in ids]
+    except NotThis:
+        raise FeedbackError(
+            f"source {source.name!r}: its annotator_id is no text and no number; let the query give one of them"
+        ) from None
+    # What does not convert is an id all the same.
+    texts = rows.select(
+        pl.coalesce(value, pl.col(name).cast(pl.String)).cast(pl.String).alias(name)
+        for name, value in zip(ids, values, strict=True)
+    )
+    return rows.with_columns(made.of(text) for text in texts), Landed(tuple(ids), made.check)
+
+
+def _put_frame(
+    store: Store, frame: pl.DataFrame, json_columns: Sequence[str] = (), landed: Landed | None = None
+) -> tuple[str, int]:
     with store.scratch() as scratch:
-        write_landed(frame, scratch, json_columns)
+        write_landed(frame, scratch, json_columns, landed)
         name, size = file_digest(scratch), scratch.stat().st_size
         store.put_file(_object(name), scratch)
     return name, size

@@ -1,12 +1,9 @@
 """One stage: resolve its inputs, load exactly those, run, write, check, commit."""
 
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import polars as pl
@@ -16,8 +13,8 @@ from feedback_assets.engine.engine import ContentPart
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.comparisons import against_previous
+from feedback_assets.materialize.environment import environment
 from feedback_assets.materialize.examine import REGISTRIES, Examined, examine
-from feedback_assets.materialize.git import git_commit
 from feedback_assets.materialize.intake import Taken, read_batches, read_registry
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import stage, upstream
@@ -37,17 +34,6 @@ from feedback_assets.stages.stage import Inputs, Output, Stage, kept
 from feedback_assets.threads import each
 
 _NOTHING = pl.LazyFrame()
-PINNED_PACKAGES = (
-    "feedback-assets",
-    "dagster",
-    "polars",
-    "great-expectations",
-    "scipy",
-    "numpy",
-    "pyarrow",
-    "polars-hash",
-    "numba",
-)
 
 
 def resolve(project: Project, asset: str, run: Mapping[str, Commit] | None = None) -> dict[str, Commit]:
@@ -173,19 +159,6 @@ def content_parts(project: Project, ingested: Commit, converted: Commit | None =
 def rows(project: Project, commit: Commit) -> pl.LazyFrame:
     """The rows of a commit."""
     return project.held.rows(commit.snapshot.tables["rows"])
-
-
-@cache
-def environment() -> dict[str, str]:
-    """Python and the packages that compute, with their versions; and the git commit of this code, where it has one."""
-    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
-    found |= {} if (made_at := git_commit()) is None else {"git": made_at}
-    for name in PINNED_PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def _from_outside(project: Project, asset: str, section: Any, previous: Commit | None, now: datetime) -> Taken:

@@ -9,13 +9,11 @@ from feedback_assets.digests import digest
 from feedback_assets.signal.columns import signal_of
 from feedback_assets.signal.profile import COUNTS, Profile, merged
 from feedback_assets.snapshots.snapshot import Memo, Part, Snapshot, Table, scan, write_table
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.threads import each
 
 
-def profile_of(
-    store: LocalStore, table: Table, rows: pl.LazyFrame, weight: str | None, columns: Sequence[str]
-) -> Profile:
+def profile_of(store: Store, table: Table, rows: pl.LazyFrame, weight: str | None, columns: Sequence[str]) -> Profile:
     """The profile of a table and its `rows`.
 
     Without weights it is merged from those of the parts, so that a new batch costs its own rows. A weight may change
@@ -35,13 +33,13 @@ def profile_of(
     return _kept(store, key, found)
 
 
-def _of_part(store: LocalStore, part: Table, columns: Sequence[str], whole: list[object]) -> Profile:
+def _of_part(store: Store, part: Table, columns: Sequence[str], whole: list[object]) -> Profile:
     key = digest([*whole, "part", part.parts[0].fingerprint])
     known = _recalled(store, key)
     return known or _kept(store, key, signal_of(scan(store, part), None, columns))
 
 
-def profile_of_arrivals(store: LocalStore, table: Table, arrivals: Sequence[int], columns: Sequence[str]) -> Profile:
+def profile_of_arrivals(store: Store, table: Table, arrivals: Sequence[int], columns: Sequence[str]) -> Profile:
     """The profile of the rows of some arrivals: a part that holds others too is read, and remembered with them."""
     whole = ["profile", code_digest("feedback_assets.signal.columns"), None, sorted(columns), list(table.schema)]
     wanted = set(arrivals)
@@ -63,7 +61,7 @@ def profile_of_arrivals(store: LocalStore, table: Table, arrivals: Sequence[int]
     return merged(each(counted, held))
 
 
-def _recalled(store: LocalStore, key: str) -> Profile | None:
+def _recalled(store: Store, key: str) -> Profile | None:
     known = Memo(store).get(key)
     if known is None:
         return None
@@ -71,7 +69,7 @@ def _recalled(store: LocalStore, key: str) -> Profile | None:
     return Profile(counts, known.facts["kinds"], known.facts["squares"])
 
 
-def _kept(store: LocalStore, key: str, found: Profile) -> Profile:
+def _kept(store: Store, key: str, found: Profile) -> Profile:
     table = write_table(store, found.counts.cast(dict(COUNTS)), part_rows=max(found.counts.height, 1))  # type: ignore[arg-type]
     Memo(store).put(key, Snapshot("profile", {"counts": table}, {"kinds": found.kinds, "squares": found.squares}))
     return found

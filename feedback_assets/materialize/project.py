@@ -11,7 +11,7 @@ from feedback_assets.materialize.commit import Commits
 from feedback_assets.pipeline import Policy, load_policy, stage
 from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.snapshot import Memo
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store, store_at
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,18 @@ class Project:
     policy: Policy
     path: Path
     text: str
-    store: LocalStore
+    store: Store
 
     @classmethod
-    def open(cls, policy: Path, store: Path) -> "Project":
-        """Load the policy and open the store, which is made on the first write.
+    def open(cls, policy: Path, store: Path | str) -> "Project":
+        """Load the policy and open the store, a folder or `s3://bucket/prefix`; it is made on the first write.
 
         Raises:
             FeedbackError: the policy is missing or does not fit.
         """
         loaded = load_policy(policy)
-        return cls(loaded.policy, loaded.path.resolve(), loaded.text, LocalStore(store))
+        path = loaded.path.resolve()
+        return cls(loaded.policy, path, loaded.text, store_at(store, path.parent))
 
     @property
     def folder(self) -> Path:

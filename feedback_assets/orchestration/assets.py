@@ -3,6 +3,7 @@
 Here is what Dagster shows of a commit record. What a stage does is not decided here.
 """
 
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from feedback_assets.orchestration.lineage import input_version_tags
 from feedback_assets.orchestration.metadata import describe
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.release import Release, release
+from feedback_assets.sources.files import first_line
 from feedback_assets.stages.stage import Stage
 
 GROUP = "feedback"
@@ -68,6 +70,13 @@ def _asset(project: Project, stage: Stage, listener: Listener) -> dg.AssetsDefin
             raise dg.Failure(
                 description=str(error), metadata={REFUSED: isinstance(error, Refused)}, allow_retries=False
             ) from None
+        except Exception as error:
+            # What Polars and others raise quotes values, and Dagster would keep all of it.
+            raise dg.Failure(
+                description=f"{stage.name}: {_internal(project, error)}",
+                metadata={"where": dg.MetadataValue.md(_where(error))},
+                allow_retries=False,
+            ) from None
         listener(stage.name, "done", commit)
         for change in commit.circumstances["unversioned_changes"]:
             context.log.warning(change)
@@ -91,6 +100,18 @@ def _materialize(project: Project, stage: Stage, context: dg.AssetExecutionConte
         return materialize(project, stage.name, run_id=context.run.run_id, inputs=inputs), None
     beside = failed_in_dagster(context.instance, project, inputs)
     return release(project, run_id=context.run.run_id, inputs=inputs, beside=beside)
+
+
+def _internal(project: Project, error: Exception) -> str:
+    quotes = all(source.quotes for source in project.policy.ingested.sources)
+    said = f": {first_line(error)}" if quotes else ""
+    return f"internal error, please report it with where it happened (in the UI): {type(error).__name__}{said}"
+
+
+def _where(error: Exception) -> str:
+    """The lines of code that an error came through, without what it says."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return "\n".join(f"- `{frame.filename}:{frame.lineno}` {frame.name}" for frame in frames)
 
 
 def _check_result(check: Mapping[str, Any]) -> dg.AssetCheckResult:

@@ -1,5 +1,6 @@
 """What the Dagster UI shows of a commit record. No row of anyone's text is in it."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -27,7 +28,7 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
                 dg.TableColumn(name, dtype, description=DESCRIPTIONS.get(name)) for name, dtype in table.schema.items()
             ]
         ),
-        "dagster/uri": str(project.store.root),
+        "dagster/uri": project.store.place,
         COMMIT: commit.number,
         "commit_id": commit.id,
         "data_version": commit.data_version,
@@ -37,18 +38,19 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         "bytes": sum(part.bytes for part in table.parts),
     }
     if commit.content["fates"]:
-        metadata["fates"] = _table(commit.content["fates"])
-    metadata.update({name: _table(entries) for name, entries in drift_metadata.tables(commit).items()})
+        metadata["fates"] = as_table(commit.content["fates"])
+    metadata.update({name: as_table(entries) for name, entries in drift_metadata.tables(commit).items()})
     metadata.update(drift_metadata.numbers(commit))
     for unit, size in commit.content["effective_sample_size"].items():
         metadata[f"effective_sample_size_{unit}"] = size["effective"]
     if commit.asset == "ingested":
-        metadata["batches"] = _table(_batches(project, commit))
+        metadata["batches"] = as_table(_batches(project, commit))
     if made is not None:
         metadata["release"] = made.id
-        metadata["manifest"] = dg.MetadataValue.path(str(project.store.path(f"{folder(made.id)}/manifest.json")))
+        metadata["manifest"] = dg.MetadataValue.path(project.store.uri(f"{folder(made.id)}/manifest.json"))
         for path in training_files(project.store, made):
-            metadata[f"training_file_{path.parent.name}_{path.name}"] = dg.MetadataValue.path(str(path))
+            name = "_".join(Path(path).parts[-2:])
+            metadata[f"training_file_{name}"] = dg.MetadataValue.path(path)
     return metadata
 
 
@@ -62,7 +64,8 @@ def _batches(project: Project, commit: Commit) -> list[dict[str, Any]]:
     return [*shown.to_dicts(), *waits]
 
 
-def _table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
+def as_table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    """Records with the same keys, as a table."""
     names = list(records[0])
     types = {int: "int", float: "float", bool: "bool"}
 

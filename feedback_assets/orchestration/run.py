@@ -12,6 +12,7 @@ from feedback_assets.orchestration.build import build_definitions, dagster_home
 from feedback_assets.orchestration.jobs import JOB
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.release import Release, listed, read
+from feedback_assets.sources.raw import one_line
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Dagster's own log stays in its event log; the terminal shows progress."""
@@ -80,4 +81,4 @@ def _why(event: dg.DagsterEvent) -> tuple[str, bool] | None:
         return f"{event.step_key} failed", False
     if error.cls_name == "DagsterAssetCheckFailedError":
         return None
-    return f"{event.step_key}: internal error, please report it: {error.message.splitlines()[0]}", False
+    return f"{event.step_key}: internal error, please report it: {one_line(error.message)}", False

@@ -26,7 +26,7 @@ from feedback_assets.provenance.recipe import Recipe, as_policy, commit_of, has_
 from feedback_assets.provenance.release import Release
 from feedback_assets.snapshots.overlay import Overlay
 from feedback_assets.snapshots.snapshot import Snapshot, scan
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 HYBRIDS = "hybrids"
 """Folder of a store in which hybrids are built; it can be deleted at any time."""
@@ -81,8 +81,8 @@ class Bisected:
 class Hybrids:
     """Builds hybrids of two recipes; what is the same in two of them is computed once."""
 
-    def __init__(self, store: LocalStore, releases: tuple[Release, Release], folder: Path | None) -> None:
-        self.store = Overlay(store, store.root / HYBRIDS)
+    def __init__(self, store: Store, releases: tuple[Release, Release], folder: Path | None) -> None:
+        self.store = Overlay(store, store.here.root / HYBRIDS)
         self.folder, self.releases = folder, releases
         for release in releases:
             try:
@@ -146,7 +146,7 @@ class Hybrids:
 
 
 def bisect(
-    store: LocalStore,
+    store: Store,
     releases: tuple[Release, Release],
     measured: str,
     *,
@@ -244,7 +244,7 @@ class _Search:
         return value >= self.limit if self.rising else value <= self.limit
 
 
-def _recorded(store: LocalStore, release: Release) -> pl.LazyFrame | None:
+def _recorded(store: Store, release: Release) -> pl.LazyFrame | None:
     """The training rows of a release as they were made; None where parts of it are gone."""
     commit = commit_of(release, "training_set")
     if not has_parts(store, commit.snapshot, "rows"):

@@ -23,23 +23,23 @@ from feedback_assets.pipeline import Policy
 from feedback_assets.provenance.recipe import Recipe, as_policy, registry
 from feedback_assets.snapshots.overlay import Overlay
 from feedback_assets.snapshots.snapshot import Snapshot, write_table
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.sources.files import BatchFile, list_files
 
 Files = Mapping[Key, BatchFile]
 
 
 @contextmanager
-def scratch(store: LocalStore, *, forgetful: bool = False) -> Iterator[Overlay]:
+def scratch(store: Store, *, forgetful: bool = False) -> Iterator[Overlay]:
     """An overlay that is gone afterwards: on the store's disk, unless that cannot be written to."""
-    place = store.root / "tmp"
-    if os.access(store.root, os.W_OK):
+    place = store.here.root / "tmp"
+    if os.access(store.here.root, os.W_OK):
         place.mkdir(exist_ok=True)
     with TemporaryDirectory(prefix="overlay-", dir=place if os.access(place, os.W_OK) else None) as root:
         yield Overlay(store, Path(root), forgetful=forgetful)
 
 
-def files_of(store: LocalStore, folder: Path | None, policy: Policy, keys: Iterable[Key]) -> dict[Key, BatchFile]:
+def files_of(store: Store, folder: Path | None, policy: Policy, keys: Iterable[Key]) -> dict[Key, BatchFile]:
     """Which of these batches can be read now, and where: what was landed in the store, and files with the same bytes.
 
     `folder` is that of the policy, from where relative paths start; without it only absolute ones are followed.
@@ -80,7 +80,7 @@ def build(
     Raises:
         FeedbackError: the policy does not fit today's code; or, at its turn, a stage cannot be computed.
     """
-    project = Rebuilding(as_policy(recipe.policy), (folder or store.root) / "policy.yaml", "", store)
+    project = Rebuilding(as_policy(recipe.policy), (folder or store.here.root) / "policy.yaml", "", store)
     guidelines = Snapshot("guidelines", {"rows": write_table(store, registry(recipe.guidelines))})
     return project, rebuild(project, {"ingested": ingested, "guidelines": guidelines}, last)
 

@@ -23,13 +23,13 @@ from feedback_assets.signal.drift import finite, kl, psi
 from feedback_assets.signal.section import Limits
 from feedback_assets.snapshots.overlay import Overlay
 from feedback_assets.snapshots.snapshot import scan
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 EXAMPLES = 5
 """As many row_ids are given of what came and what went."""
 
 
-def diff(store: LocalStore, before: Release, after: Release) -> dict[str, Any]:
+def diff(store: Store, before: Release, after: Release) -> dict[str, Any]:
     """Compare two releases.
 
     Returns:
@@ -117,7 +117,7 @@ def _declared_drift(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict
 
 
 def _rows(
-    store: LocalStore,
+    store: Store,
     releases: tuple[Release, Release],
     commits: tuple[Mapping[str, Commit], Mapping[str, Commit]],
     causes: Sequence[Change],
@@ -146,7 +146,7 @@ def _rows(
     return {**told, "moved": [m.as_json() for m in moved(store, *commits, "training_set", causes)] if whole else None}
 
 
-def _stayed(store: LocalStore, releases: tuple[Release, Release], untold: list[str]) -> dict[str, int | None]:
+def _stayed(store: Store, releases: tuple[Release, Release], untold: list[str]) -> dict[str, int | None]:
     """Of the records that are in both, how many weigh or say otherwise, from the annotations beside the manifests."""
     if not all(store.exists(f"{folder(release.id)}/annotations.parquet") for release in releases):
         untold.append("which records changed their weight or their answer: the annotations of a release are gone")

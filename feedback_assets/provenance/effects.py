@@ -10,7 +10,7 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.changes import Change
 from feedback_assets.snapshots.snapshot import scan
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 Build = Mapping[str, Commit]
 ORDER = {entry.name: place for place, entry in enumerate(STAGES)}
@@ -39,14 +39,14 @@ class Moved:
         return asdict(self)
 
 
-def kept_rows(store: LocalStore, build: Build, last: str) -> pl.LazyFrame:
+def kept_rows(store: Store, build: Build, last: str) -> pl.LazyFrame:
     """The records that are in a build after its stage `last`, each once."""
     table = build[last].snapshot.tables["rows"]
     frame = scan(store, table)
     return frame.filter(pl.col("copy_index") == 0) if "copy_index" in table.schema else frame
 
 
-def moved(store: LocalStore, before: Build, after: Build, last: str, causes: Sequence[Change]) -> list[Moved]:
+def moved(store: Store, before: Build, after: Build, last: str, causes: Sequence[Change]) -> list[Moved]:
     """What came, went and changed weight between two builds, by what did it; most rows first.
 
     A record that changed weight counts at each factor that weighs it otherwise.
@@ -63,7 +63,7 @@ def moved(store: LocalStore, before: Build, after: Build, last: str, causes: Seq
 
 
 def _parted(
-    store: LocalStore, what: str, rows: pl.DataFrame, there: Build, gone: Build, causes: Sequence[Change]
+    store: Store, what: str, rows: pl.DataFrame, there: Build, gone: Build, causes: Sequence[Change]
 ) -> list[Moved]:
     """At which stage of the build that lacks them these rows left, and how."""
     found = []
@@ -88,9 +88,7 @@ def _parted(
     return found
 
 
-def _never_arrived(
-    store: LocalStore, what: str, rows: pl.DataFrame, there: Build, causes: Sequence[Change]
-) -> list[Moved]:
+def _never_arrived(store: Store, what: str, rows: pl.DataFrame, there: Build, causes: Sequence[Change]) -> list[Moved]:
     origins = scan(store, there["ingested"].snapshot.tables["rows"]).select("row_id", "source", "batch")
     counted = rows.lazy().join(origins, on="row_id").group_by("source", "batch").len().sort("source", "batch").collect()
     ids = [change.id for change in causes if change.kind == "batch"]
@@ -103,7 +101,7 @@ def _never_arrived(
     return found
 
 
-def _reweighted(store: LocalStore, before: Build, after: Build, last: str, causes: Sequence[Change]) -> list[Moved]:
+def _reweighted(store: Store, before: Build, after: Build, last: str, causes: Sequence[Change]) -> list[Moved]:
     frames = [kept_rows(store, build, last) for build in (before, after)]
     schemas = [frame.collect_schema().names() for frame in frames]
     factors = [

@@ -111,7 +111,7 @@ def _text_of_part(project: Project, export: Export, realise: str, part: ContentP
     shape = {key: value for key, value in parameters.items() if key not in BESIDE}
     made_from = digest(["export", code_digest("feedback_assets.exports.trl"), part.digest, fingerprint(index), shape])
     known = store.recall(made_from)
-    if known is not None and all(store.exists(file["key"]) for file in known):
+    if known is not None and store.holds(file["key"] for file in known):
         return known
     made = examples(part.frame, index, parameters, realise).partition_by("split", as_dict=True, include_key=False)
     files = [

@@ -3,7 +3,9 @@
 from typing import Any
 
 from feedback_assets.materialize.commit import HOLDS_BACK
+from feedback_assets.materialize.environment import unpinned
 from feedback_assets.provenance.release import Release, unpacked
+from feedback_assets.signal.monitor import IDENTITIES
 
 STATUS_MEANING = {
     "declared": "declared by the source, and in force then",
@@ -14,6 +16,7 @@ STATUS_MEANING = {
     "unmatched": "none in force by date, and none declared",
 }
 UNCERTAIN = ("conflict", "ambiguous", "unknown-version", "unmatched")
+NOTHING_EXPECTED = "nothing was expected"
 
 
 def questions(release: Release) -> dict[str, Any]:
@@ -22,15 +25,26 @@ def questions(release: Release) -> dict[str, Any]:
     Returns:
         `annotations`: records, examples, `by_guideline` (version, status, digest, records), `groups` (with row ids);
         `transformations`: `stages`, with what each rule is pinned to and what it did;
-        `distribution`: `columns`, expected beside actual. Each has `incomplete`: what it cannot answer.
+        `distribution`: `columns`, expected beside actual. Each has `verdict`, one sentence, and `incomplete`: what it
+        cannot answer. `complete`: whether that is nothing.
     """
     content = release.content
-    return {
-        "release": release.id,
+    answers = {
         "annotations": _annotations(content),
         "transformations": _transformations(content, release.circumstances),
         "distribution": _distribution(content),
     }
+    return {
+        "release": release.id,
+        "complete": not any(answer["incomplete"] for answer in answers.values()),
+        **answers,
+    }
+
+
+def _verdict(answer: str, incomplete: list[str]) -> str:
+    if not incomplete:
+        return answer
+    return f"{answer}; {len(incomplete)} thing{'s' if len(incomplete) > 1 else ''} not answered"
 
 
 def _annotations(content: Any) -> dict[str, Any]:
@@ -54,11 +68,18 @@ def _annotations(content: Any) -> dict[str, Any]:
         entry["examples"] += group["examples"]
     rows = sorted(by_guideline.values(), key=lambda entry: (-entry["records"], str(entry["guideline"])))
     incomplete = [
-        f"{e['records']:,} records of {e['task']}, guideline {e['guideline'] or 'unknown'}: {e['meaning']}"
+        f"{_records(e['records'])} of {e['task']}, guideline {e['guideline'] or 'unknown'}: {e['meaning']}"
         for e in rows
         if e["status"] in UNCERTAIN
     ]
+    sure = sum(entry["records"] for entry in rows if entry["status"] not in UNCERTAIN)
+    versions = len({entry["digest"] for entry in rows if entry["digest"] is not None})
+    answer = (
+        f"{_records(told['records'])} ({told['examples']:,} examples), each listed by its row_id; "
+        f"{'all' if sure == told['records'] else f'{sure:,}'} under one of {versions} guideline versions"
+    )
     return {
+        "verdict": _verdict(answer, incomplete),
         "records": told["records"],
         "examples": told["examples"],
         "by_guideline": rows,
@@ -68,9 +89,25 @@ def _annotations(content: Any) -> dict[str, Any]:
     }
 
 
+def _records(number: int) -> str:
+    return f"{number:,} record{'' if number == 1 else 's'}"
+
+
 def _transformations(content: Any, circumstances: Any) -> dict[str, Any]:
-    unpinned = [name for name, version in circumstances["environment"].items() if version == "not installed"]
+    environment = circumstances["environment"]
+    elsewhere = {
+        asset: _differences(environment, commit["environment"]) for asset, commit in circumstances["commits"].items()
+    }
+    incomplete = list(unpinned(environment))
+    for asset, commit in circumstances["commits"].items():
+        incomplete += [f"{asset}: {said}" for said in unpinned(commit["environment"]) if said not in incomplete]
+    pinned = [entry for stage in content["transformations"] for entry in stage["pinned"]]
+    answer = (
+        f"{len(content['transformations'])} stages and {len(pinned)} rules, factors and targets, "
+        "each pinned to a version and a digest; Python and every installed package are recorded with their versions"
+    )
     return {
+        "verdict": _verdict(answer, incomplete),
         "stages": [
             {
                 **entry,
@@ -79,9 +116,16 @@ def _transformations(content: Any, circumstances: Any) -> dict[str, Any]:
             }
             for entry in content["transformations"]
         ],
-        "environment": circumstances["environment"],
-        "incomplete": [f"the version of {name} is not known" for name in unpinned],
+        "waivers": content["waivers"],
+        "environment": environment,
+        "other_environments": {asset: differs for asset, differs in elsewhere.items() if differs},
+        "incomplete": incomplete,
     }
+
+
+def _differences(one: dict[str, str], other: dict[str, str]) -> dict[str, str | None]:
+    """What of `other` is not as in `one`."""
+    return {name: other.get(name) for name in sorted({*one, *other}) if one.get(name) != other.get(name)}
 
 
 def _checks(commit: Any) -> dict[str, Any]:
@@ -94,7 +138,7 @@ def _checks(commit: Any) -> dict[str, Any]:
 
 
 def _distribution(content: Any) -> dict[str, Any]:
-    expected = content["policy"]["monitoring"]["expect"]
+    expected = content["expected"]
     baseline = {entry["column"]: entry for entry in content["commits"]["training_set"]["baseline"]}
     columns = {}
     for name in sorted({*content["distribution"], *expected}):
@@ -102,17 +146,36 @@ def _distribution(content: Any) -> dict[str, Any]:
         columns[name] = {
             "expected": expected.get(name),
             "actual": content["distribution"].get(name),
-            "verdict": held["verdict"] if held else "nothing was expected",
+            "verdict": held["verdict"] if held else NOTHING_EXPECTED,
             "psi": held["psi"] if held else None,
             "kl": held["kl"] if held else None,
             "ks": held["ks"] if held else None,
         }
-    undeclared = [name for name, entry in columns.items() if entry["expected"] is None]
+    # Of names there is no distribution to expect: the first answer says which guidelines they are.
+    undeclared = [
+        name for name, entry in columns.items() if entry["verdict"] == NOTHING_EXPECTED and name not in IDENTITIES
+    ]
     unsure = [name for name, entry in columns.items() if entry["verdict"] in ("inconclusive", "error")]
+    moved = [name for name, entry in columns.items() if entry["verdict"] == "moved"]
     incomplete = [f"nobody declared what {', '.join(undeclared)} should look like"] if undeclared else []
-    incomplete += [f"{name}: {columns[name]['verdict']}" for name in unsure]
+    incomplete += [
+        f"{name}: there is too little data to tell"
+        if columns[name]["verdict"] == "inconclusive"
+        else f"{name}: it could not be computed"
+        for name in unsure
+    ]
     return {
+        "verdict": _verdict(_matches(baseline, moved, unsure), incomplete),
         "columns": columns,
-        "matches": not any(e["verdict"] in ("moved", "error") for e in columns.values()),
+        "matches": bool(baseline) and not moved and not any(columns[n]["verdict"] == "error" for n in unsure),
         "incomplete": incomplete,
     }
+
+
+def _matches(baseline: dict[str, Any], moved: list[str], unsure: list[str]) -> str:
+    if not baseline:
+        return "no distribution was declared"
+    told = len(baseline) - len(unsure)
+    if moved:
+        return f"no: {', '.join(moved)} moved away from what was expected; {told - len(moved)} of {told} columns match"
+    return f"yes: all {told} columns that could be compared match what was expected" if told else "it cannot be told"

@@ -14,7 +14,7 @@ from feedback_assets.pipeline import STAGES, Policy
 from feedback_assets.provenance.release import Release
 from feedback_assets.provenance.tree import differences
 from feedback_assets.snapshots.snapshot import Snapshot
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.sources.guidelines import REGISTRY
 
 
@@ -35,7 +35,7 @@ class Recipe:
     environment: Mapping[str, str]
 
 
-def recipe(store: LocalStore, release: Release) -> Recipe:
+def recipe(store: Store, release: Release) -> Recipe:
     """Read what a release was made from out of its manifest; for an old one the order of batches out of a part."""
     content, commits = release.content, commits_of(release)
     return Recipe(
@@ -59,13 +59,13 @@ def commits_of(release: Release) -> dict[str, Commit]:
     return {entry.name: commit_of(release, entry.name) for entry in STAGES if entry.name in release.content["commits"]}
 
 
-def has_parts(store: LocalStore, snapshot: Snapshot, *tables: str) -> bool:
+def has_parts(store: Store, snapshot: Snapshot, *tables: str) -> bool:
     """Whether all files of these tables are in the store."""
     files = [file for name in tables for part in snapshot.tables[name].parts for file in part.files]
     return all(store.exists(file.key) for file in files)
 
 
-def _arrivals(store: LocalStore, release: Release) -> Mapping[Key, Mapping[str, str]] | None:
+def _arrivals(store: Store, release: Release) -> Mapping[Key, Mapping[str, str]] | None:
     ingested = commit_of(release, "ingested")
     arrived = ingested.circumstances["arrived"]
     told = [arrived[str(place)] for place in range(len(arrived))]

@@ -19,9 +19,9 @@ from feedback_assets.digests import canonical_json, digest, file_digest, fingerp
 from feedback_assets.errors import FeedbackError, Refused
 from feedback_assets.exports.card import CARD, card
 from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.environment import environment
 from feedback_assets.materialize.materialize import (
     chain,
-    environment,
     materialize,
     pinned_entries,
     resolve,
@@ -31,12 +31,18 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.export import write_exports
 from feedback_assets.provenance.gate import Verdict, gate
+from feedback_assets.provenance.log import append, logged
+from feedback_assets.provenance.manifest import validate
+from feedback_assets.provenance.names import approvals, tags
+from feedback_assets.provenance.signature import attest, signing_key, unsigned
 from feedback_assets.signal.decisions import release_decisions
 from feedback_assets.snapshots.snapshot import ROW_GROUP
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 FORMAT = "feedback_assets/release/1"
+LOG = "releases/log"
 GUIDED = ("source", "batch", "task", "guideline", "guideline_status", "guideline_digest")
+BY_GUIDELINE = ("task", "guideline", "guideline_digest")
 ANNOTATION = (
     *("row_id", "source", "feedback_id", "batch", "arrival", "line", "revision", "kind", "label", "score", "item_id"),
     "parents",
@@ -74,6 +80,7 @@ class Release:
             raise FeedbackError(
                 f"{where}: the manifest was changed after the release; its content no longer has the digest of its id"
             )
+        validate(value, where)
         return cls(value["id"], value["content"], value["circumstances"])
 
 
@@ -94,6 +101,7 @@ def release(
         Refused: the gate does not open.
     """
     now = now or datetime.now(UTC)
+    signing_key()  # one that cannot be used is said before the work, not after
     inputs = dict(inputs) if inputs is not None else resolve(project, "training_set")
     verdict = gate(project, inputs, beside)
     if not verdict.opens:
@@ -118,6 +126,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         "project": project.policy.project,
         "policy": project.policy.pinned(),
         "gate": {"asked": verdict.asked, "opens": verdict.opens},
+        "waivers": [],
         "annotations": {
             **annotations,
             "index": {
@@ -128,6 +137,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         },
         "guidelines": _guidelines(project, commits["guidelines"]),
         "transformations": [_transformation(project, commits[entry.name]) for entry in STAGES if entry.name in commits],
+        "expected": project.policy.monitoring.pinned()["expect"],
         "distribution": commit.content["distribution"],
         "decisions": release_decisions((name, entry.content) for name, entry in commits.items()),
         "exports": exports,
@@ -138,10 +148,11 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     with store.scratch() as scratch:
         index.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
         files = [{"path": "annotations.parquet", "digest": file_digest(scratch), "bytes": scratch.stat().st_size}]
+        files[0]["rows"] = index.height
         store.put_file(f"{folder(release_id)}/annotations.parquet", scratch)
     for path, entry in written:
-        store.put_file(f"{folder(release_id)}/{path}", store.path(entry["key"]))
-        files.append({"path": path, "digest": entry["digest"], "bytes": entry["bytes"]})
+        store.put_again(entry["key"], f"{folder(release_id)}/{path}")
+        files.append({"path": path, **{key: entry[key] for key in ("digest", "bytes", "rows")}})
     files += _cards(store, release_id, project.policy.project, exports)
     circumstances = {
         "run_id": run_id,
@@ -153,38 +164,32 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     }
     value = {"id": release_id, "content": content, "circumstances": circumstances}
     store.put(f"{folder(release_id)}/manifest.json", canonical_json(value))
+    if signing_key() is not None:
+        attest(store, folder(release_id))
     made = read(store, release_id)
-    number = 1
-    entry = canonical_json({"id": release_id, "made_at": circumstances["made_at"], "run_id": run_id})
-    while not store.put(f"releases/log/{number:010d}.json", entry):
-        number += 1
+    append(store, LOG, {"id": release_id, "made_at": circumstances["made_at"], "run_id": run_id})
     return made
 
 
-def _cards(store: LocalStore, release_id: str, project: str, exports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _cards(store: Store, release_id: str, project: str, exports: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Put beside each export what `datasets` needs to read it, and what a person should know of it."""
     put = []
     for export in exports:
         path = f"{export['name']}/{CARD}"
         with store.scratch() as scratch:
             scratch.write_text(card(release_id, project, export), encoding="utf-8")
-            put.append({"path": path, "digest": file_digest(scratch), "bytes": scratch.stat().st_size})
+            put.append({"path": path, "digest": file_digest(scratch), "bytes": scratch.stat().st_size, "rows": 0})
             store.put_file(f"{folder(release_id)}/{path}", scratch)
     return put
 
 
-def listed(store: LocalStore) -> list[dict[str, Any]]:
+def listed(store: Store) -> list[dict[str, Any]]:
     """The releases of a store, oldest first: number, id, made_at, run_id; identical work made again is listed again."""
-    found = []
-    number = 1
-    while store.exists(f"releases/log/{number:010d}.json"):
-        found.append({"number": number, **json.loads(store.get(f"releases/log/{number:010d}.json"))})
-        number += 1
-    return found
+    return logged(store, LOG)
 
 
-def find(store: LocalStore, name: str) -> Release:
-    """A release by id, the beginning of an id, its number, "latest", or the path of a manifest file.
+def find(store: Store, name: str) -> Release:
+    """A release by id, the beginning of an id, its number, its tag, "latest", or the path of a manifest or envelope.
 
     Raises:
         FeedbackError: there is none, or several ids begin like this.
@@ -192,21 +197,35 @@ def find(store: LocalStore, name: str) -> Release:
     path = Path(name)
     if path.suffix == ".json" or path.is_file():
         try:
-            return Release.from_json(json.loads(path.read_text(encoding="utf-8")), name)
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(value, dict) and "payloadType" in value:
+                value = unsigned(value)["predicate"]
+            return Release.from_json(value, name)
         except (OSError, ValueError) as error:
             raise FeedbackError(f"{name}: cannot be read as a manifest: {str(error).splitlines()[0]}") from None
     known = listed(store)
     if not known:
-        raise FeedbackError(f"{store.root}: no release yet; `feedback-assets run` makes one")
+        raise FeedbackError(f"{store.place}: no release yet; `feedback-assets run` makes one")
     if name == "latest":
         return read(store, known[-1]["id"])
+    tagged = tags(store).get(name)
     # A number goes before ids that happen to begin with it.
-    ids = {entry["id"] for entry in known if str(entry["number"]) == name}
+    ids = {tagged} if tagged else {entry["id"] for entry in known if str(entry["number"]) == name}
     ids = ids or {entry["id"] for entry in known if entry["id"].startswith(name)}
     if len(ids) != 1:
-        what = "no release" if not ids else f"{len(ids)} releases"
-        raise FeedbackError(f"{what} {name!r} in {store.root}; `feedback-assets releases` lists them")
+        what = f"no release {name!r}" if not ids else f"{len(ids)} releases begin with {name!r}"
+        raise FeedbackError(f"{what} in {store.place}; `feedback-assets releases` lists them")
     return read(store, ids.pop())
+
+
+def approved_release(store: Store) -> str | None:
+    """The id of the release that was approved last, or None."""
+    found = [
+        (said["at"], entry["number"], entry["id"])
+        for entry in listed(store)
+        for said in approvals(store, folder(entry["id"]))
+    ]
+    return max(found)[2] if found else None
 
 
 def folder(release_id: str) -> str:
@@ -214,7 +233,7 @@ def folder(release_id: str) -> str:
     return f"releases/{release_id[:16]}"
 
 
-def read(store: LocalStore, release_id: str) -> Release:
+def read(store: Store, release_id: str) -> Release:
     """The release with this id.
 
     Raises:
@@ -253,7 +272,20 @@ def _annotations(project: Project, commit: Commit) -> dict[str, Any]:
         "records": sum(group["records"] for group in grouped),
         "examples": sum(group["examples"] for group in grouped),
         "groups": grouped,
+        "by_guideline": _by_guideline(grouped),
     }
+
+
+def _by_guideline(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: dict[tuple[Any, ...], dict[str, int]] = {}
+    for group in groups:
+        statuses = found.setdefault(tuple(group[name] for name in BY_GUIDELINE), {})
+        status = group["guideline_status"]
+        statuses[status] = statuses.get(status, 0) + group["records"]
+    return [
+        {**dict(zip(BY_GUIDELINE, key, strict=True)), "records": statuses}
+        for key, statuses in sorted(found.items(), key=str)
+    ]
 
 
 def _guidelines(project: Project, commit: Commit) -> list[dict[str, Any]]:
@@ -277,15 +309,25 @@ def _transformation(project: Project, commit: Commit) -> dict[str, Any]:
     return {**{key: commit.content[key] for key in keys}, "pinned": pinned}
 
 
-def annotations_of(store: LocalStore, made: Release) -> pl.LazyFrame:
+def chain_of(release: Release) -> dict[str, Commit]:
+    """The commits behind a release, from its manifest."""
+    order = [entry["asset"] for entry in release.content["transformations"]]
+    circumstances = release.circumstances["commits"]
+    return {
+        asset: Commit(circumstances[asset]["number"], release.content["commits"][asset], circumstances[asset])
+        for asset in order
+    }
+
+
+def annotations_of(store: Store, made: Release) -> pl.LazyFrame:
     """The annotations in a release, one row each, from the file beside its manifest."""
-    return pl.scan_parquet(store.uri(f"{folder(made.id)}/annotations.parquet"))
+    return pl.scan_parquet(store.path(f"{folder(made.id)}/annotations.parquet"))
 
 
-def training_files(store: LocalStore, made: Release) -> list[Path]:
+def training_files(store: Store, made: Release) -> list[str]:
     """The folders of the exports' splits."""
     return [
-        store.path(f"{folder(made.id)}/{export['name']}/{split}")
+        store.uri(f"{folder(made.id)}/{export['name']}/{split}")
         for export in made.content["exports"]
         for split in export["splits"]
     ]

@@ -24,7 +24,7 @@ from feedback_assets.provenance.recipe import Recipe, as_policy, commit_of, comm
 from feedback_assets.provenance.release import Release, folder
 from feedback_assets.snapshots.overlay import Overlay
 from feedback_assets.snapshots.snapshot import Snapshot, Table, scan
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 Verdict = Literal["identical", "logically identical", "different"]
 SEVERITY: tuple[Verdict, ...] = ("identical", "logically identical", "different")
@@ -86,7 +86,7 @@ class Replay:
         return {"verdict": self.verdict, "first": self.first and self.first.stage, **asdict(self)}
 
 
-def replay(store: LocalStore, release: Release, policy_folder: Path | None = None) -> Replay:
+def replay(store: Store, release: Release, policy_folder: Path | None = None) -> Replay:
     """Build `release` again and compare it, stage by stage, with what was recorded.
 
     Args:
@@ -142,7 +142,7 @@ def _intake(
     return "pinned", f"intake was not replayed, the recorded snapshot of ingested was used: {said}", pinned
 
 
-def _compared(store: LocalStore, release: Release, project: Project, stages: Any) -> Iterator[Replayed]:
+def _compared(store: Store, release: Release, project: Project, stages: Any) -> Iterator[Replayed]:
     commits: dict[str, Commit] = {}
     problem: str | None = None
     rest = iter(stages)
@@ -169,7 +169,7 @@ def _compared(store: LocalStore, release: Release, project: Project, stages: Any
         yield _files(store, release, project, commits)
 
 
-def _verdict(store: LocalStore, project: Project, recorded: Commit, rebuilt: Commit) -> tuple[Verdict, str | None]:
+def _verdict(store: Store, project: Project, recorded: Commit, rebuilt: Commit) -> tuple[Verdict, str | None]:
     if recorded.data_version == rebuilt.data_version:
         fates = [
             [part.fingerprint for part in commit.snapshot.tables["fates"].parts]
@@ -185,7 +185,7 @@ def _verdict(store: LocalStore, project: Project, recorded: Commit, rebuilt: Com
     return ("different", why) if why else ("logically identical", "the same rows, in other parts or another order")
 
 
-def _unlike(store: LocalStore, recorded: Table, other: LocalStore, rebuilt: Table) -> str | None:
+def _unlike(store: Store, recorded: Table, other: Store, rebuilt: Table) -> str | None:
     """Where the rows of two tables differ, whatever their order; None if they do not."""
     left, right = ([name for name in table.schema if name not in TEXT_LIES] for table in (recorded, rebuilt))
     if unknown := sorted({*left} ^ {*right}):
@@ -208,7 +208,7 @@ def _unlike(store: LocalStore, recorded: Table, other: LocalStore, rebuilt: Tabl
     return None
 
 
-def _files(store: LocalStore, release: Release, project: Project, commits: Mapping[str, Commit]) -> Replayed:
+def _files(store: Store, release: Release, project: Project, commits: Mapping[str, Commit]) -> Replayed:
     """Whether the files for trainers, written again, are the same bytes, or hold the same."""
     recorded = {
         file["path"]: file["digest"]

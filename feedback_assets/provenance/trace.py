@@ -13,8 +13,10 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import chain
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.training_run import training_runs
 from feedback_assets.record import SCHEMA
-from feedback_assets.snapshots.snapshot import scan
+from feedback_assets.snapshots.snapshot import Table, scan
+from feedback_assets.snapshots.store import Store
 from feedback_assets.stages.ingested import PLACE
 
 RECORD = (
@@ -36,6 +38,8 @@ GUIDELINE = ("guideline", "guideline_status", "guideline_digest", "annotator_agr
 CLUSTER = ("cluster_id", "assigned_split")
 PAIR = ("parents", "conversion", "margin")
 RELATIVE = ("source", "feedback_id", "kind", "label", "score")
+DELIVERY = (*PLACE, "batch", "fate", "rule", "column", "value")
+STANDS = ("kept", "copied")
 
 
 def trace(project: Project, name: str, commits: dict[str, Commit] | None = None) -> list[dict[str, Any]]:
@@ -48,34 +52,102 @@ def trace(project: Project, name: str, commits: dict[str, Commit] | None = None)
         commits: the chain to look in; default: what stands behind the latest materializations.
 
     Returns:
-        For each annotation: `row_id`, `record` (the columns that say what it is; None for one in quarantine),
-        `deliveries` (each arrival of it), `steps` (one a stage: fate, rule, version, into, what the stage added),
-        `in_release`, and `parents` and `children` (each: row_id, feedback_id, kind, label, score, the stage, fate, rule
-        and version where its way ended, and in_release). A pair has no delivery; its first step is "made".
+        See `follow`.
 
     Raises:
         FeedbackError: nothing is materialized, or no delivery has this name.
     """
-    commits = commits or latest_chain(project)
-    tables = commits["ingested"].snapshot.tables
-    rows = scan(project.store, tables["rows"])
-    deliveries = _deliveries(project, commits["ingested"])
+    return follow(project.store, commits or latest_chain(project), name)
+
+
+def follow(store: Store, commits: dict[str, Commit], name: str) -> list[dict[str, Any]]:
+    """All that the snapshots of `commits` say of an annotation.
+
+    Returns:
+        For each annotation: `row_id`, `record` (the columns that say what it is; None for one in quarantine),
+        `deliveries` (each arrival of it), `steps` (one a stage: fate, rule, version, into, what the stage added; last
+        those of the training runs), `in_release`, and `parents` and `children` (each: row_id, feedback_id, kind, label,
+        score, the stage, fate, rule and version where its way ended, and in_release). A pair has no delivery; its
+        first step is "made".
+
+    Raises:
+        FeedbackError: no delivery has this name.
+        FileNotFoundError: a part is gone.
+    """
+    ingested = commits["ingested"].snapshot.tables
+    rows = scan(store, ingested["rows"])
+    deliveries = _deliveries(store, commits["ingested"])
     here = rows.filter(pl.col("feedback_id") == name).select("row_id").collect()
-    ids = _row_ids(deliveries, name) | set(here.get_column("row_id"))
-    made = _pairs(project, commits)
-    named = made.filter((pl.col("row_id") == name) | (pl.col("feedback_id") == name)).collect()
-    if not ids and named.is_empty():
+    sources = scan(store, ingested["batches"]).select(pl.col("source").unique().sort()).collect().to_series()
+    ids = sorted(_row_ids(deliveries, sources, name) | set(here.get_column("row_id")))
+    made = _pairs(store, commits)
+    pairs = made.filter((pl.col("row_id") == name) | (pl.col("feedback_id") == name)).collect()
+    if not ids and pairs.is_empty():
         raise FeedbackError(
-            f"no annotation {name!r} in {project.store.root}; name it by its source's feedback_id, by its row_id "
+            f"no annotation {name!r} in {store.place}; name it by its source's feedback_id, by its row_id "
             "(32 characters), or as BATCH_FILE:LINE, the only name of a record that could not be read"
         )
-    records = rows.filter(pl.col("row_id").is_in(sorted(ids))).select("row_id", *RECORD).collect().to_dicts()
-    unread = sorted(ids - {record["row_id"] for record in records})
-    return [
-        *[_followed(project, commits, record, _arrivals(record["row_id"], deliveries), made) for record in records],
-        *[_followed(project, commits, pair, [], made) for pair in named.select("row_id", *RECORD, *PAIR).to_dicts()],
-        *[_quarantined(row_id, deliveries) for row_id in unread],
-    ]
+    parents = pairs.get_column("parents").explode().drop_nulls().to_list()
+    records = rows.filter(pl.col("row_id").is_in([*ids, *parents])).select("row_id", "arrival", *RECORD).collect()
+    descend = pl.col("parents").list.eval(pl.element().is_in(ids)).list.any()
+    found = pl.concat([records, pairs, made.filter(descend).collect()], how="diagonal")
+    family = {record["row_id"]: record for record in found.sort("feedback_id", "row_id").to_dicts()}
+    arrived = deliveries.filter(pl.col("row_id").is_in(ids)).select("row_id", *DELIVERY).sort(PLACE).collect()
+    arrivals = {row_id: frame.to_dicts() for (row_id,), frame in _by_row(arrived)}
+    steps = _steps(store, commits, sorted({*ids, *family}), set(found.get_column("arrival")))
+    asked = sorted({*ids, *pairs.get_column("row_id")}, key=lambda row_id: (row_id not in family, row_id))
+    return [_entry(row_id, family, steps, arrivals.get(row_id, []), commits) for row_id in asked]
+
+
+def _entry(
+    row_id: str,
+    family: dict[str, dict[str, Any]],
+    steps: dict[str, list[dict[str, Any]]],
+    deliveries: list[dict[str, Any]],
+    commits: dict[str, Commit],
+) -> dict[str, Any]:
+    record = family.get(row_id)
+    parents = (record or {}).get("parents") or []
+    children = [other for other, one in family.items() if row_id in (one.get("parents") or [])]
+    made = [_made(commits["converted"], record["conversion"])] if record and parents else []
+    return {
+        "row_id": row_id,
+        "record": plain({name: record[name] for name in RECORD}) if record else None,
+        "deliveries": deliveries,
+        "steps": [*made, *steps[row_id]],
+        "in_release": _released(steps[row_id]),
+        "parents": [_relative(family[other], steps[other]) for other in parents],
+        "children": [_relative(family[other], steps[other]) for other in children],
+    }
+
+
+def _pairs(store: Store, commits: dict[str, Commit]) -> pl.LazyFrame:
+    """The rows that `converted` made: row_id, arrival, RECORD and PAIR."""
+    columns = ("row_id", "arrival", *RECORD, *PAIR)
+    commit = commits.get("converted")
+    if commit is None or "conversion" not in commit.snapshot.tables["rows"].schema:
+        return pl.LazyFrame(schema={name: SCHEMA.get(name, pl.String) for name in columns})
+    made = scan(store, commit.snapshot.tables["rows"]).filter(pl.col("conversion").is_not_null())
+    return made.select(columns)
+
+
+def _made(commit: Commit, conversion: str) -> dict[str, Any]:
+    """The first step of a pair."""
+    listed = {entry["id"]: entry["version"] for entry in commit.content["policy"]["conversions"]}
+    made = {"fate": "made", "rule": conversion, "rule_version": listed[conversion], "into": None, "copies": 1}
+    return {"stage": commit.asset, "code_version": commit.code_version, **made, "added": {}}
+
+
+def _relative(record: dict[str, Any], steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """A parent or child, with the stage and fate at which its way ended."""
+    last = steps[-1]
+    ended = {key: last[key] for key in ("stage", "fate", "rule", "rule_version", "into")}
+    said = {name: record[name] for name in ("row_id", *RELATIVE)}
+    return {**said, **ended, "in_release": _released(steps)}
+
+
+def _released(steps: list[dict[str, Any]]) -> bool:
+    return any(step["stage"] == "training_set" and step["fate"] in STANDS for step in steps)
 
 
 def latest_chain(project: Project) -> dict[str, Commit]:
@@ -84,16 +156,16 @@ def latest_chain(project: Project) -> dict[str, Commit]:
         commit = project.commits.latest(entry.name)
         if commit is not None:
             return chain(project, {entry.name: commit})
-    raise FeedbackError(f"{project.store.root}: nothing is materialized yet; `feedback-assets run` does it")
+    raise FeedbackError(f"{project.store.place}: nothing is materialized yet; `feedback-assets run` does it")
 
 
-def _deliveries(project: Project, ingested: Commit) -> pl.LazyFrame:
+def _deliveries(store: Store, ingested: Commit) -> pl.LazyFrame:
     """Every line that arrived: row_id, fate, and for one in quarantine the column at fault and its value."""
     tables = ingested.snapshot.tables
-    batches = scan(project.store, tables["batches"]).select("arrival", "source", "batch")
-    faults = scan(project.store, tables["quarantine"]).select(*PLACE, pl.col("reason").alias("rule"), "column", "value")
+    batches = scan(store, tables["batches"]).select("arrival", "source", "batch")
+    faults = scan(store, tables["quarantine"]).select(*PLACE, pl.col("reason").alias("rule"), "column", "value")
     return (
-        scan(project.store, tables["fates"])
+        scan(store, tables["fates"])
         .select("row_id", *PLACE, "fate", "rule")
         .join(batches, on="arrival", how="left")
         .join(
@@ -105,9 +177,8 @@ def _deliveries(project: Project, ingested: Commit) -> pl.LazyFrame:
     )
 
 
-def _row_ids(deliveries: pl.LazyFrame, name: str) -> set[str]:
+def _row_ids(deliveries: pl.LazyFrame, sources: pl.Series, name: str) -> set[str]:
     """The row_ids that `name` means: itself, that of a source's feedback_id, or those on a line of a batch."""
-    sources = deliveries.select(pl.col("source").unique()).collect().get_column("source").sort()
     own = pl.DataFrame({"source": sources, "feedback_id": name}).select(
         text_id(pl.col("source"), pl.col("feedback_id"))
     )
@@ -118,111 +189,58 @@ def _row_ids(deliveries: pl.LazyFrame, name: str) -> set[str]:
     return set(deliveries.filter(meant).select("row_id").collect().get_column("row_id"))
 
 
-def _arrivals(row_id: str, deliveries: pl.LazyFrame) -> list[dict[str, Any]]:
-    columns = (*PLACE, "batch", "fate", "rule", "column", "value")
-    return deliveries.filter(pl.col("row_id") == row_id).select(columns).sort(PLACE).collect().to_dicts()
+def _steps(
+    store: Store, commits: dict[str, Commit], ids: list[str], arrivals: set[int]
+) -> dict[str, list[dict[str, Any]]]:
+    """What each stage after intake did to each of `ids`, which came with `arrivals`."""
+    runs = training_runs(store, commits["training_set"].id) if "training_set" in commits else []
+    followed = [commit for asset, commit in commits.items() if asset not in ("ingested", "guidelines")] + runs
+    found: dict[str, list[dict[str, Any]]] = {row_id: [] for row_id in ids}
+    for commit in followed:
+        fates = scan(store, commit.snapshot.tables["fates"]).filter(pl.col("row_id").is_in(ids)).collect()
+        stands = fates.filter(pl.col("fate").is_in(STANDS)).get_column("row_id").to_list()
+        added = _added(store, commit, stands, arrivals)
+        model = {"model": commit.content["model"]} if commit in runs else {}
+        for (row_id,), fate in _by_row(fates):
+            row = fate.row(0, named=True)
+            found[row_id].append(
+                {
+                    "stage": commit.asset,
+                    **model,
+                    "code_version": commit.code_version,
+                    **{key: row[key] for key in ("fate", "rule", "rule_version", "into", "copies")},
+                    "added": added.get(row_id, {}),
+                }
+            )
+    return found
 
 
-def _quarantined(row_id: str, deliveries: pl.LazyFrame) -> dict[str, Any]:
-    arrived = _arrivals(row_id, deliveries)
-    none: dict[str, Any] = {"steps": [], "in_release": False, "parents": [], "children": []}
-    return {"row_id": row_id, "record": None, "deliveries": arrived, **none}
+def _by_row(frame: pl.DataFrame) -> Any:
+    return frame.partition_by("row_id", as_dict=True, include_key=False, maintain_order=True).items()
 
 
-def _pairs(project: Project, commits: dict[str, Commit]) -> pl.LazyFrame:
-    """The rows that `converted` made."""
-    commit = commits.get("converted")
-    if commit is None or "conversion" not in commit.snapshot.tables["rows"].schema:
-        return pl.LazyFrame(
-            schema={"row_id": pl.String, **{name: SCHEMA.get(name, pl.String) for name in (*RECORD, *PAIR)}}
-        )
-    return scan(project.store, commit.snapshot.tables["rows"]).filter(pl.col("conversion").is_not_null())
-
-
-def _followed(
-    project: Project,
-    commits: dict[str, Commit],
-    record: dict[str, Any],
-    deliveries: list[dict[str, Any]],
-    made: pl.LazyFrame,
-) -> dict[str, Any]:
-    row_id = record.pop("row_id")
-    parents: list[str] = record.pop("parents", [])
-    steps = []
-    assets = [asset for asset in commits if asset not in ("ingested", "guidelines")]
-    out = False
-    if parents:
-        assets = assets[assets.index("converted") :]
-        steps.append(_made(commits[assets.pop(0)], record["conversion"]))
-    for asset in assets:
-        commit = commits[asset]
-        mine = scan(project.store, commit.snapshot.tables["fates"]).filter(pl.col("row_id") == row_id).collect()
-        if not mine.height:
-            break
-        fate = mine.row(0, named=True)
-        out = fate["fate"] in ("kept", "copied")
-        added = _added(project, commit, row_id) if out else {}
-        steps.append(
-            {
-                "stage": asset,
-                "code_version": commit.code_version,
-                **{k: fate[k] for k in ("fate", "rule", "rule_version", "into", "copies")},
-                "added": added,
-            }
-        )
-    children = made.filter(pl.col("parents").list.contains(row_id)).select("row_id", *RELATIVE).collect()
-    ingested = scan(project.store, commits["ingested"].snapshot.tables["rows"])
-    made_of = ingested.filter(pl.col("row_id").is_in(parents)).select("row_id", *RELATIVE).collect()
-    return {
-        "row_id": row_id,
-        "record": _plain(record),
-        "deliveries": deliveries,
-        "steps": steps,
-        "in_release": bool(steps) and steps[-1]["stage"] == "training_set" and out,
-        "parents": _relatives(project, commits, made_of, parents),
-        "children": _relatives(project, commits, children.sort("feedback_id", "row_id")),
-    }
-
-
-def _made(commit: Commit, conversion: str) -> dict[str, Any]:
-    """The first step of a pair."""
-    listed = {entry["id"]: entry["version"] for entry in commit.content["policy"]["conversions"]}
-    made = {"fate": "made", "rule": conversion, "rule_version": listed[conversion], "into": None, "copies": 1}
-    return {"stage": commit.asset, "code_version": commit.code_version, **made, "added": {}}
-
-
-def _relatives(
-    project: Project, commits: dict[str, Commit], rows: pl.DataFrame, order: list[str] | None = None
-) -> list[dict[str, Any]]:
-    """Each of `rows` (row_id and RELATIVE), with the stage and fate at which its way ended."""
-    ended: dict[str, dict[str, Any]] = {}
-    for asset, commit in commits.items():
-        if asset in ("ingested", "guidelines") or rows.is_empty():
-            continue
-        fates = scan(project.store, commit.snapshot.tables["fates"])
-        here = fates.filter(pl.col("row_id").is_in(rows.get_column("row_id").implode())).collect()
-        for fate in here.iter_rows(named=True):
-            last = {key: fate[key] for key in ("fate", "rule", "rule_version", "into")}
-            in_release = asset == "training_set" and fate["fate"] == "kept"
-            ended[fate["row_id"]] = {"stage": asset, **last, "in_release": in_release}
-    found = {row["row_id"]: {**row, **ended.get(row["row_id"], {})} for row in rows.to_dicts()}
-    return [found[row_id] for row_id in order or found]
-
-
-def _added(project: Project, commit: Commit, row_id: str) -> dict[str, Any]:
-    rows = scan(project.store, commit.snapshot.tables["rows"])
-    names = rows.collect_schema().names()
+def _added(store: Store, commit: Commit, ids: list[str], arrivals: set[int]) -> dict[str, dict[str, Any]]:
+    table = commit.snapshot.tables["rows"]
     wanted: dict[str, list[str]] = {
         "guideline_joined": list(GUIDELINE),
         "deduplicated": list(CLUSTER),
-        "reweighted": ["weight", *(name for name in names if name.startswith("w_"))],
+        "reweighted": ["weight", *(name for name in table.schema if name.startswith("w_"))],
         "training_set": ["copies", "training_weight", "assigned_split"],
     }
     columns = wanted.get(commit.asset, [])
-    if not columns:
+    if not columns or not ids:
         return {}
-    return _plain(rows.filter(pl.col("row_id") == row_id).select(columns).head(1).collect().row(0, named=True))
+    near = tuple(
+        part for part in table.parts if part.arrivals is None or any(_within(part.arrivals, at) for at in arrivals)
+    )
+    rows = scan(store, Table(table.schema, near)).filter(pl.col("row_id").is_in(ids)).select("row_id", *columns)
+    return {row.pop("row_id"): plain(row) for row in rows.collect().to_dicts()}
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def _within(arrivals: tuple[int, int], at: int) -> bool:
+    return arrivals[0] <= at <= arrivals[1]
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of a row as JSON has them: times as ISO 8601."""
     return {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in values.items()}

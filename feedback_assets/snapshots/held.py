@@ -8,7 +8,7 @@ from threading import Lock
 import polars as pl
 
 from feedback_assets.snapshots.snapshot import Part, Table, scan, side_by_side
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 
 HELD_BYTES = 256 * 2**20  # of Parquet: about three million narrow rows; what is larger is scanned
 HELD_TABLES = 4
@@ -17,7 +17,7 @@ HELD_TABLES = 4
 class Held:
     """Reads tables and keeps the files read last, so that a stage, its checks and the next stage share them."""
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
         self._files: OrderedDict[str, tuple[int, pl.DataFrame]] = OrderedDict()
         self._tables: OrderedDict[tuple[Part, ...], pl.DataFrame] = OrderedDict()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import LocalStore, Store
 
 
 class Overlay(LocalStore):
@@ -13,15 +13,15 @@ class Overlay(LocalStore):
     With `forgetful` it does not see what `below` remembers, so that everything is computed anew.
     """
 
-    def __init__(self, below: LocalStore, root: Path, *, forgetful: bool = False) -> None:
+    def __init__(self, below: Store, root: Path, *, forgetful: bool = False) -> None:
         super().__init__(root)
         self.below, self.forgetful = below, forgetful
         self._own = LocalStore(root)
 
     def path(self, key: str) -> Path:
         """The file behind `key`: its own, or else the one below, if there is one."""
-        mine, theirs = super().path(key), self.below.path(key)
-        return theirs if not mine.exists() and theirs.exists() else mine
+        mine = super().path(key)
+        return self.below.path(key) if not mine.exists() and self.below.exists(key) else mine
 
     def recall(self, key: str) -> Any:
         """The JSON value that it remembers itself, or else, unless forgetful, that the store below does."""

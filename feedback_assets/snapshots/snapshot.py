@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from feedback_assets.digests import digest, file_digest, fingerprint, schema_of
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.threads import each
 
 ROW_GROUP = 65_536  # fixed, so that Parquet bytes do not depend on chunking or threads
@@ -134,7 +134,7 @@ def _part(value: Mapping[str, Any]) -> Part:
     return Part(value["rows"], tuple(File(**file) for file in value["files"]), arrivals)
 
 
-def write_part(store: LocalStore, frame: pl.DataFrame, *, known_fingerprint: str | None = None) -> Part:
+def write_part(store: Store, frame: pl.DataFrame, *, known_fingerprint: str | None = None) -> Part:
     """Write `frame` as a part of one file, if the store does not have one with the same values yet."""
     return Part(frame.height, (_write_file(store, frame, known_fingerprint),), _arrivals(frame))
 
@@ -146,7 +146,7 @@ def _arrivals(frame: pl.DataFrame) -> tuple[int, int] | None:
     return None if first is None else (first, last)
 
 
-def _write_file(store: LocalStore, frame: pl.DataFrame, known_fingerprint: str | None = None) -> File:
+def _write_file(store: Store, frame: pl.DataFrame, known_fingerprint: str | None = None) -> File:
     values = known_fingerprint or fingerprint(frame)
     kept = _recalled(store, f"{values}-file")
     if kept is not None:
@@ -160,14 +160,14 @@ def _write_file(store: LocalStore, frame: pl.DataFrame, known_fingerprint: str |
     return file
 
 
-def _recalled(store: LocalStore, name: str) -> File | None:
+def _recalled(store: Store, name: str) -> File | None:
     kept = store.recall(name)
     file = None if kept is None else File(**kept)
     return file if file is not None and store.exists(file.key) else None
 
 
 def write_table(
-    store: LocalStore,
+    store: Store,
     frame: pl.DataFrame,
     *,
     last_arrivals: Sequence[int] = (),
@@ -194,7 +194,7 @@ def write_table(
     return Table(schema_of(frame), tuple(parts))
 
 
-def write_rows(store: LocalStore, rows: pl.DataFrame, came: pl.DataFrame, before: Table) -> Table:
+def write_rows(store: Store, rows: pl.DataFrame, came: pl.DataFrame, before: Table) -> Table:
     """Write what a stage made of the rows `came`, which are the table `before`: only what is new.
 
     A part of `before` whose rows all stand keeps its files; one that lost rows is written without them, once for the
@@ -234,7 +234,7 @@ def write_rows(store: LocalStore, rows: pl.DataFrame, came: pl.DataFrame, before
     return Table(schema_of(rows), (*parts, *more))
 
 
-def write_fates(store: LocalStore, fates: pl.DataFrame, came: pl.DataFrame, before: Table) -> Table:
+def write_fates(store: Store, fates: pl.DataFrame, came: pl.DataFrame, before: Table) -> Table:
     """Write the fates of the rows `came`, which are the table `before`, part by part.
 
     What became of a part's rows is written once for the same fates of the same rows.
@@ -264,7 +264,7 @@ def _standing(rows: pl.DataFrame, came: pl.DataFrame) -> pl.Series:
     return came.select(stands=pl.repeat(True, pl.len()) & stands).to_series()
 
 
-def _shortened(store: LocalStore, left: pl.DataFrame, part: Part, stand: pl.Series) -> File:
+def _shortened(store: Store, left: pl.DataFrame, part: Part, stand: pl.Series) -> File:
     """The file of a part without the rows that do not stand."""
     name = f"{digest(['shortened', part.fingerprint, fingerprint(stand.to_frame()), left.columns])}-file"
     kept = _recalled(store, name)
@@ -274,21 +274,21 @@ def _shortened(store: LocalStore, left: pl.DataFrame, part: Part, stand: pl.Seri
     return kept
 
 
-def scan(store: LocalStore, table: Table) -> pl.LazyFrame:
+def scan(store: Store, table: Table) -> pl.LazyFrame:
     """Read a table lazily, its parts in order."""
     runs = [list(run) for _, run in groupby(table.parts, key=lambda part: [file.columns for file in part.files])]
     return pl.concat([side_by_side(store, run).select(list(table.schema)) for run in runs])
 
 
-def scan_part(store: LocalStore, part: Part) -> pl.LazyFrame:
+def scan_part(store: Store, part: Part) -> pl.LazyFrame:
     """Read one part lazily, with all columns of its files."""
     return side_by_side(store, [part])
 
 
-def side_by_side(store: LocalStore, parts: Sequence[Part]) -> pl.LazyFrame:
+def side_by_side(store: Store, parts: Sequence[Part]) -> pl.LazyFrame:
     """Read parts whose files have the same columns, in one scan a column of files."""
     files = zip(*(part.files for part in parts), strict=True)
-    beside = [pl.scan_parquet([store.uri(file.key) for file in column], glob=False) for column in files]
+    beside = [pl.scan_parquet(store.paths(file.key for file in column), glob=False) for column in files]
     return beside[0] if len(beside) == 1 else pl.concat(beside, how="horizontal")
 
 
@@ -316,7 +316,7 @@ def _added(left: Any, right: Any) -> Any:
 class Memo:
     """What was computed before, by the digest of everything it was computed from."""
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
 
     def get(self, key: str) -> Snapshot | None:
@@ -325,7 +325,7 @@ class Memo:
         if kept is None:
             return None
         snapshot = Snapshot.from_json(kept)
-        whole = all(self.store.exists(file.key) for file in snapshot.files)
+        whole = self.store.holds(file.key for file in snapshot.files)
         return snapshot if whole else None
 
     def put(self, key: str, snapshot: Snapshot) -> None:

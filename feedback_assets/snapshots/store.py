@@ -4,11 +4,11 @@ import json
 import os
 import secrets
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from feedback_assets.digests import canonical_json, digest
 from feedback_assets.errors import FeedbackError
@@ -19,6 +19,100 @@ _SYNCING = ThreadPoolExecutor(4, thread_name_prefix="fsync")
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+class Store(Protocol):
+    """Objects under names (`keys`), each put once, whole or not at all, and never replaced."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, as a person names it."""
+        ...
+
+    @property
+    def here(self) -> "LocalStore":
+        """Its folder on this machine: copies, what is known of this machine's files, the Dagster home."""
+        ...
+
+    def uri(self, key: str) -> str:
+        """Where an object is, as a person names it."""
+        ...
+
+    def path(self, key: str) -> Path:
+        """A file with the bytes under `key`.
+
+        Raises:
+            FeedbackError: the store is elsewhere and nothing stands there.
+        """
+        ...
+
+    def paths(self, keys: Iterable[str]) -> list[Path]:
+        """A file for each key."""
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Whether an object stands under `key`."""
+        ...
+
+    def holds(self, keys: Iterable[str]) -> bool:
+        """Whether an object stands under each key."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """The bytes under `key`.
+
+        Raises:
+            FeedbackError: nothing stands there.
+        """
+        ...
+
+    def put(self, key: str, data: bytes, *, durable: bool = True) -> bool:
+        """Put `data` under `key` if nothing is there; True if it was put now.
+
+        `durable`: it outlives a power cut, and so does all that was put before it.
+        """
+        ...
+
+    def put_file(self, key: str, scratch: Path) -> bool:
+        """Put a file made in `scratch()` under `key` if nothing is there; True if it was put now.
+
+        It is durable when the next `put` returns: what refers to it is put after it.
+        """
+        ...
+
+    def put_again(self, key: str, to: str) -> bool:
+        """Put the object under `key` under `to`, too, if nothing is there; True if it was put now."""
+        ...
+
+    def recall(self, key: str) -> Any:
+        """The JSON value remembered under `key`, or None; one that was damaged counts as forgotten."""
+        ...
+
+    def remember(self, key: str, value: Any) -> None:
+        """Remember a JSON value: what was computed before, under the digest of all it was computed from."""
+        ...
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A new file name to write to, gone afterwards."""
+        ...
+
+    def names(self, prefix: str) -> list[str]:
+        """Names directly under `prefix`, sorted: a hint of where to look, never the truth."""
+        ...
+
+
+def store_at(place: Path | str, folder: Path) -> Store:
+    """The store at a path or at `s3://bucket/prefix`; one that is elsewhere keeps its copies below `folder`.
+
+    Raises:
+        FeedbackError: it is neither.
+    """
+    if not str(place).startswith("s3:"):
+        return LocalStore(Path(place))
+    from feedback_assets.snapshots.bucket import Bucket
+    from feedback_assets.snapshots.s3_store import S3Store
+
+    return S3Store(Bucket(str(place)), folder / ".feedback_assets" / "s3")
 
 
 class LocalStore:
@@ -32,13 +126,31 @@ class LocalStore:
         self.root = root.resolve()
         self._unsettled: deque[Future[None]] = deque()
 
+    @property
+    def place(self) -> str:
+        """See `Store`."""
+        return str(self.root)
+
+    @property
+    def here(self) -> "LocalStore":
+        """See `Store`."""
+        return self
+
     def path(self, key: str) -> Path:
         """The file behind `key`."""
         return self.root / key
 
+    def paths(self, keys: Iterable[str]) -> list[Path]:
+        """See `Store`."""
+        return [self.path(key) for key in keys]
+
     def uri(self, key: str) -> str:
-        """What `polars.scan_parquet` reads."""
+        """See `Store`."""
         return str(self.path(key))
+
+    def holds(self, keys: Iterable[str]) -> bool:
+        """See `Store`."""
+        return all(self.exists(key) for key in keys)
 
     def exists(self, key: str) -> bool:
         """Whether an object stands under `key`."""
@@ -77,6 +189,15 @@ class LocalStore:
         self._unsettled.append(_SYNCING.submit(_sync, self.path(key)))
         return put
 
+    def put_again(self, key: str, to: str) -> bool:
+        """See `Store`."""
+        return self.put_file(to, self.path(key))
+
+    def keep(self, key: str, scratch: Path) -> None:
+        """Put a copy of what another store has under `key`."""
+        _sync(scratch)  # first, lest a power cut leave half of it under its name
+        self._link(key, scratch)
+
     def _link(self, key: str, scratch: Path) -> bool:
         target = self.path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -93,14 +214,13 @@ class LocalStore:
     def recall(self, key: str) -> Any:
         """The JSON value remembered under `key`, or None; one that was damaged counts as forgotten."""
         try:
-            kept = json.loads(self.path(_memo(key)).read_bytes())
-            return kept["value"] if kept["digest"] == digest(kept["value"]) else None
-        except (OSError, ValueError, KeyError, TypeError):
+            return recalled(self.path(memo_key(key)).read_bytes())
+        except OSError:
             return None
 
     def remember(self, key: str, value: Any) -> None:
         """Remember a JSON value: what was computed before, under the digest of all it was computed from."""
-        self.put(_memo(key), canonical_json({"digest": digest(value), "value": value}), durable=False)
+        self.put(memo_key(key), remembered(value), durable=False)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -119,5 +239,20 @@ class LocalStore:
         return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
 
 
-def _memo(key: str) -> str:
+def memo_key(key: str) -> str:
+    """Where what is remembered under `key` stands."""
     return f"memo/{key[:2]}/{key}.json"
+
+
+def remembered(value: Any) -> bytes:
+    """A value as it is remembered."""
+    return canonical_json({"digest": digest(value), "value": value})
+
+
+def recalled(data: bytes) -> Any:
+    """The value of what `remembered` made; None if that was damaged."""
+    try:
+        kept = json.loads(data)
+        return kept["value"] if kept["digest"] == digest(kept["value"]) else None
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -72,8 +72,15 @@ def convert(value: pl.Expr, dtype: pl.DataType, column: Column, mapping: ColumnM
         return Conversion(pl.lit(None, column.dtype), checked=False)
     conversion = _BY_TYPE[base](value, dtype, mapping)
     if conversion is None:
-        raise NotThis(f"{mapping.expr!r} gives {dtype}, of which no {column.name} can be made; {_ADVICE[base]}")
+        raise NotThis(f"{mapping.expr!r} gives {named(dtype)}, of which no {column.name} can be made; {_ADVICE[base]}")
     return conversion
+
+
+def named(dtype: pl.DataType) -> str:
+    """A type without the names of its fields, which a file gives."""
+    if isinstance(dtype, pl.List):
+        return f"List({named(dtype.inner)})"  # type: ignore[arg-type]
+    return "Struct" if isinstance(dtype, pl.Struct) else str(dtype)
 
 
 def _text(value: pl.Expr, dtype: pl.DataType, mapping: ColumnMapping) -> Conversion | None:

@@ -8,7 +8,17 @@ from pathlib import Path
 import polars as pl
 
 from feedback_assets.sources.quarantine import QUARANTINE, quarantined
-from feedback_assets.sources.raw import Raw, Unreadable, bad_lines, content, is_gzip, is_utf8, numbered, occurrences
+from feedback_assets.sources.raw import (
+    Raw,
+    Unreadable,
+    bad_lines,
+    content,
+    is_gzip,
+    is_utf8,
+    numbered,
+    occurrences,
+    one_line,
+)
 
 
 def read_csv(path: Path, source: str, batch: str, *, delimiter: str, most: int) -> Raw:
@@ -65,7 +75,8 @@ def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str, 
     try:
         header = next(reader, [])
     except csv.Error as error:
-        raise Unreadable(f"{path}: the first line must name the columns: {error}") from None
+        said = f": {one_line(str(error))}"
+        raise Unreadable(f"{path}: the first line must name the columns", shown=said, shown_value=said) from None
     if not any(header) or not broken.isdisjoint(range(1, reader.line_num + 1)):
         value = "the first line must name the columns, in UTF-8, and it is empty or is not"
         raise Unreadable(f"{path}: {value}", "no-header", value=value)

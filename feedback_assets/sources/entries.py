@@ -6,14 +6,13 @@ import polars as pl
 
 from feedback_assets.expressions import columns_of, expression
 from feedback_assets.record import FROM_SOURCE
-from feedback_assets.sources.conversion import NotThis, convert
+from feedback_assets.sources.conversion import NotThis, convert, named
 from feedback_assets.sources.files import BatchFile
 from feedback_assets.sources.quarantine import QUARANTINE, quarantined
-from feedback_assets.sources.raw import LINE, POSITION, Raw, Unreadable
+from feedback_assets.sources.raw import LINE, MISFIT, POSITION, Raw, Unreadable, listed
 from feedback_assets.sources.source import EACH, ColumnMapping, Source, expressions
 
 NO_ENTRY = "no-entry"
-MISFIT = "mapping-fails"
 
 
 def entries(raw: Raw, source: Source, file: BatchFile) -> Raw:
@@ -35,7 +34,7 @@ def entries(raw: Raw, source: Source, file: BatchFile) -> Raw:
     else:
         each = next((text for text in source.each if type_of(text, frame.schema) == pl.List), None)
         if each is None:
-            raise Unreadable(_no_list(source, frame.schema, file), MISFIT, value="`each` gives no list")
+            raise _no_list(source, frame.schema, file)
         frame = frame.with_columns(expression(each).alias(EACH))
         used = {name for text in expressions(source) for name in columns_of(text)}
         frame = frame.drop(name for name in columns_of(each) if name not in used and name != LINE)
@@ -51,9 +50,10 @@ def entries(raw: Raw, source: Source, file: BatchFile) -> Raw:
         if condition is None:
             raise Unreadable(
                 f"source {source.name!r}, quarantine_when.{reason}: {alternatives[0]!r} is no condition on the columns "
-                f"of {file.path}; it has: {', '.join(frame.columns)}",
+                f"of {file.path}",
                 MISFIT,
                 value=f"quarantine_when.{reason} is no condition on its columns",
+                shown=f"; it has: {listed(frame.columns)}",
             )
         met = frame.select(expression(condition).cast(pl.Boolean).fill_null(value=False).alias("")).to_series()
         met = met.new_from_index(0, frame.height) if met.len() != frame.height else met
@@ -64,7 +64,7 @@ def entries(raw: Raw, source: Source, file: BatchFile) -> Raw:
             )
         )
         frame = frame.filter(~met)
-    return Raw(frame, pl.concat(malformed).select(QUARANTINE.names()))
+    return Raw(frame, pl.concat(malformed).select(QUARANTINE.names()), raw.pseudonyms)
 
 
 def fitting(mappings: Mapping[str, ColumnMapping], schema: pl.Schema) -> dict[str, ColumnMapping]:
@@ -95,9 +95,13 @@ def type_of(text: str, schema: pl.Schema) -> pl.DataType | None:
         return None
 
 
-def _no_list(source: Source, schema: pl.Schema, file: BatchFile) -> str:
+def _no_list(source: Source, schema: pl.Schema, file: BatchFile) -> Unreadable:
     assert source.each  # noqa: S101  the caller has one
     dtype = type_of(source.each[0], schema)
-    given = f"gives {dtype}, and a list is needed" if dtype is not None else "reads what is not there"
-    has = ", ".join(name for name in schema if name != LINE)
-    return f"source {source.name!r}, each: {source.each[0]!r} {given} ({file.path}); it has: {has}"
+    given = f"gives {named(dtype)}, and a list is needed" if dtype is not None else "reads what is not there"
+    return Unreadable(
+        f"source {source.name!r}, each: {source.each[0]!r} {given} ({file.path})",
+        MISFIT,
+        value="`each` gives no list",
+        shown=f"; it has: {listed([name for name in schema if name != LINE])}",
+    )

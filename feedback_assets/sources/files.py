@@ -5,7 +5,8 @@ and Arrow.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from glob import glob, has_magic
 from pathlib import Path
@@ -18,9 +19,10 @@ from feedback_assets.expressions import columns_of
 from feedback_assets.sources.delimited import read_csv
 from feedback_assets.sources.json_document import read_json
 from feedback_assets.sources.jsonl import read_jsonl
-from feedback_assets.sources.landed import read_landed
+from feedback_assets.sources.landed import pseudonyms_of, read_landed
+from feedback_assets.sources.privacy import pseudonyms, without
 from feedback_assets.sources.quarantine import QUARANTINE
-from feedback_assets.sources.raw import Raw, Unreadable, numbered, too_large
+from feedback_assets.sources.raw import Raw, Unreadable, numbered, one_line, too_large
 from feedback_assets.sources.source import SUFFIXES, Format, Source, expressions, format_of
 from feedback_assets.sources.spreadsheet import read_xlsx
 
@@ -37,7 +39,7 @@ class BatchFile:
 
     `name` is its path below the fixed part of the source's `path`, with forward slashes: for most sources the
     file name. `digest` is the SHA-256 of its bytes, `bytes` their number. `waits`: it is not complete, as the
-    source's `complete` says it.
+    source's `complete` says it. Within `at_hand()` it lies at `path`; `uri` is where it comes from, if from elsewhere.
     """
 
     source: str
@@ -46,6 +48,12 @@ class BatchFile:
     digest: str
     bytes: int
     waits: bool = False
+    at_hand: Callable[[], AbstractContextManager[object]] = field(default=nullcontext, compare=False)
+    uri: str | None = None
+
+    def named(self, error: Exception) -> str:
+        """What `error` says, with the place where the file comes from."""
+        return str(error).replace(str(self.path), self.uri or str(self.path))
 
 
 def list_files(
@@ -83,10 +91,10 @@ def waiting(source: Source, folder: Path, now: datetime | None = None) -> list[s
 
 
 def read(file: BatchFile, source: Source) -> Raw:
-    """What is in `file`, in the source's own columns.
+    """What is in `file`, in the source's own columns, but for those that are never stored.
 
     Raises:
-        Unreadable: the file cannot be read as its format at all.
+        Unreadable: the file cannot be read as its format at all, or a column that is never stored has another name.
         FeedbackError: it has no known format, or has changed since it was listed.
     """
     format_ = source.format or format_of(file.path.name)
@@ -100,19 +108,21 @@ def read(file: BatchFile, source: Source) -> Raw:
             raise FeedbackError(f"{file.path}: changed while it was being read; run again when it is complete")
         if file.bytes > source.max_bytes:
             raise too_large(file.path, source.max_bytes)
-        return _read(file, source, format_)
+        raw = _read(file, source, format_)
+        return replace(raw, frame=without(raw.frame, source, str(file.path)))
     except FeedbackError:
         raise
     except BaseException as error:
         if not isinstance(error, _CANNOT_BE_READ) and type(error).__name__ != "PanicException":
             raise
-        value = f"cannot be read as {format_}: {first_line(error)}"
-        raise Unreadable(f"{file.path}: {value}", value=value.replace(str(file.path), file.name)) from None
+        value = f"cannot be read as {format_}"
+        said = f": {first_line(error).replace(str(file.path), file.name)}"
+        raise Unreadable(f"{file.path}: {value}", value=value, shown=said, shown_value=said) from None
 
 
 def first_line(error: BaseException) -> str:
-    """What `error` says, in one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    """How what `error` says begins; readers quote what they stumble on."""
+    return one_line(next((line for line in str(error).splitlines() if line.strip()), type(error).__name__))
 
 
 def _read(file: BatchFile, source: Source, format_: Format) -> Raw:
@@ -126,16 +136,30 @@ def _read(file: BatchFile, source: Source, format_: Format) -> Raw:
     if format_ == "xlsx":
         return read_xlsx(file.path, source.name, file.name, source.sheet, most=source.max_bytes)
     if source.in_database:
-        frame = read_landed(file.path)
-    else:
-        frame = _read_arrow(file.path) if format_ == "arrow" else _read_parquet(file.path)
+        return _read_window(file, source)
+    frame = _read_arrow(file.path) if format_ == "arrow" else _read_parquet(file.path)
     rows = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
     return Raw(numbered(frame, rows, file.path), pl.DataFrame(schema=QUARANTINE))
 
 
+def _read_window(file: BatchFile, source: Source) -> Raw:
+    frame, landed = read_landed(file.path), pseudonyms_of(file.path)
+    made = pseudonyms(source.name, source)
+    if landed is not None and made is not None and landed.check != made.check:
+        raise FeedbackError(
+            f"source {source.name!r}: its rows were landed with pseudonyms of another key than "
+            f"{source.pseudonymise['annotator_id']} holds now (check value {landed.check}, now {made.check}); set "
+            "that key again: what was landed has no ids of which others could be made"
+        )
+    taken = landed.columns if landed is not None else ()
+    rows = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
+    return Raw(numbered(frame, rows, file.path), pl.DataFrame(schema=QUARANTINE), frozenset(taken))
+
+
 def _read_by(source: Source) -> set[str]:
-    """The columns of which an expression makes something."""
-    return {name for text in (*expressions(source), *(source.each or ())) for name in columns_of(text)}
+    """The columns of which an expression makes something, or that are not for `extra`."""
+    private = {*source.of_annotators(), *source.never_store}
+    return private | {name for text in (*expressions(source), *(source.each or ())) for name in columns_of(text)}
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:
@@ -162,7 +186,7 @@ def _read_arrow(path: Path) -> pl.DataFrame:
 def _listed(source: Source, folder: Path, now: datetime | None) -> list[tuple[str, Path, bool]]:
     """Name, path and whether it waits, of each file."""
     complete, moment = source.complete, (now or datetime.now(UTC)).timestamp()
-    found = [(name, path) for name, path in sorted(_found(source, folder)) if not _passed_over(name)]
+    found = [(name, path) for name, path in sorted(_found(source, folder)) if not passed_over(name)]
     if complete is None:
         return [(name, path, False) for name, path in found]
     if complete.marker is not None:
@@ -193,11 +217,15 @@ def _found(source: Source, folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _in_folder(source: Source, folder: Path, entries: Iterable[Path]) -> Iterator[tuple[str, Path]]:
     for entry in entries:
-        known = format_of(entry.name)
-        wanted = known is not None and known == (source.format or known) and entry.name not in _ABOUT_A_DATASET
         name = entry.relative_to(folder).as_posix()
-        if wanted and entry.is_file() and not _passed_over(name):
+        if is_batch(source, entry.name) and entry.is_file() and not passed_over(name):
             yield name, entry
+
+
+def is_batch(source: Source, name: str) -> bool:
+    """Whether a file of this name, somewhere in the folder of `source`, is one of its batches."""
+    known = format_of(name)
+    return known is not None and known == (source.format or known) and name not in _ABOUT_A_DATASET
 
 
 def _before_magic(path: Path) -> Iterator[str]:
@@ -207,7 +235,8 @@ def _before_magic(path: Path) -> Iterator[str]:
         yield part
 
 
-def _passed_over(name: str) -> bool:
+def passed_over(name: str) -> bool:
+    """Whether a file is hidden or unfinished."""
     return name.lower().endswith(_UNFINISHED) or any(part.startswith((".", "~$")) for part in name.split("/"))
 
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from feedback_assets.sources.raw import whole_lines
 
-_COLON, _QUOTE, _BACKSLASH, _SPACE, _NEWLINE, _N = b':"\\ \nn'
+_COLON, _QUOTE, _BACKSLASH, _SPACE, _NEWLINE, _N, _U = b':"\\ \nnu'
 _HALF_A_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u)")
 _NUMBER = (pl.Int64(), pl.Int128(), pl.Float64())
 
@@ -53,7 +53,8 @@ def faults(source: Path | bytes, frame: pl.DataFrame) -> dict[int, str] | None:
         every = np.bincount(line_of, minlength=len(ends))
         here = slice(first, first + len(ends))
         odd = np.flatnonzero((filled != values[here].to_numpy()) | (every > cells[here].to_numpy()))
-        halves = [match.start() for match in _HALF_A_PAIR.finditer(piece)] if b"\\u" in piece else []
+        escapes = np.flatnonzero(signs[:-1] == _BACKSLASH)  # a search for two bytes takes ten times as long
+        halves = [match.start() for match in _HALF_A_PAIR.finditer(piece)] if (signs[escapes + 1] == _U).any() else []
         for row in sorted({*odd.tolist(), *np.searchsorted(ends, halves).tolist()}):
             line = piece[(ends[row - 1] + 1 if row else 0) : ends[row]]
             if (fault := fault_of(line)) is not None:

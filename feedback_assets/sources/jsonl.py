@@ -91,7 +91,8 @@ def _careful(
         lines.pop()
     numbers = [number for number, line in enumerate(lines) if line.strip()]
     bad: list[int] = []
-    parsed = _parsed([lines[number] for number in numbers], schema, read) if schema else None
+    filled = [lines[number] for number in numbers]
+    parsed = _parsed(filled, b"\n".join(filled), schema, read) if schema else None
     if parsed is None:
         bad = bad_lines(lines, numbers, _are_objects)
         numbers = sorted(set(numbers).difference(bad)) if bad else numbers
@@ -122,20 +123,20 @@ def _objects(lines: list[bytes], read: Collection[str]) -> Parsed:
     """Parse lines that are objects."""
     if not lines:
         return pl.DataFrame(), None, {}
-    schema = _schema(b"\n".join(lines))
-    parsed = None if schema is None else _parsed(lines, schema, read)
-    parsed = parsed or _parsed(lines, schema_of_lines(lines), read)
+    data = b"\n".join(lines)
+    schema = _schema(data)
+    parsed = None if schema is None else _parsed(lines, data, schema, read)
+    parsed = parsed or _parsed(lines, data, schema_of_lines(lines), read)
     if parsed is None:
         raise pl.exceptions.SchemaError("its objects have no common schema, not even with text")
     return parsed
 
 
-def _parsed(lines: list[bytes], schema: pl.Schema, read: Collection[str]) -> Parsed | None:
-    """Parse lines by a schema; None where it does not fit, or a line is not one object."""
+def _parsed(lines: list[bytes], data: bytes, schema: pl.Schema, read: Collection[str]) -> Parsed | None:
+    """Parse lines, joined in `data`, by a schema; None where it does not fit, or a line is not one object."""
     wide = leaves(schema) > WIDE
     if wide:
         schema = pl.Schema({name: dtype for name, dtype in schema.items() if name in read})
-    data = b"\n".join(lines)
     try:
         # where every line is {}, or no key is read: no column, yet a record each
         frame = _exactly(data, schema or pl.Schema({_NO_KEY: pl.String()}))

@@ -2,18 +2,37 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-_JSON = "json_columns"
+_JSON, _PSEUDONYMS = "json_columns", "pseudonyms"
 
 
-def write_landed(rows: pl.DataFrame, path: Path, json_columns: Sequence[str]) -> None:
-    """Write `rows` as Parquet, as they came; `json_columns` (String) hold JSON."""
-    rows.write_parquet(
-        path, compression="zstd", compression_level=1, metadata={_JSON: json.dumps(sorted(json_columns))}
-    )
+@dataclass(frozen=True)
+class Landed:
+    """Which columns of a batch were landed as pseudonyms, and the check value of the key that they were made with."""
+
+    columns: tuple[str, ...]
+    check: str
+
+
+def write_landed(rows: pl.DataFrame, path: Path, json_columns: Sequence[str], pseudonyms: Landed | None = None) -> None:
+    """Write `rows` as Parquet, as they came; `json_columns` (String) hold JSON, `pseudonyms` are in place of ids."""
+    told = {_JSON: json.dumps(sorted(json_columns))}
+    if pseudonyms is not None:
+        told[_PSEUDONYMS] = json.dumps([sorted(pseudonyms.columns), pseudonyms.check])
+    rows.write_parquet(path, compression="zstd", compression_level=1, metadata=told)
+
+
+def pseudonyms_of(path: Path) -> Landed | None:
+    """The pseudonyms in a batch that was landed; None if it has none."""
+    told = pl.read_parquet_metadata(path).get(_PSEUDONYMS)
+    if told is None:
+        return None
+    columns, check = json.loads(told)
+    return Landed(tuple(columns), check)
 
 
 def read_landed(path: Path) -> pl.DataFrame:

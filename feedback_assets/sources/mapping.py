@@ -14,11 +14,23 @@ from feedback_assets.expressions import columns_of, expression
 from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE
 from feedback_assets.sources.conversation import another_prompt, conversation
 from feedback_assets.sources.conversion import Conversion, NotThis, convert
-from feedback_assets.sources.entries import MISFIT, entries, fitting
+from feedback_assets.sources.entries import entries, fitting
 from feedback_assets.sources.files import BatchFile, first_line
 from feedback_assets.sources.leftover import folded, leftover
+from feedback_assets.sources.privacy import Pseudonyms, pseudonymised, pseudonyms
 from feedback_assets.sources.quarantine import QUARANTINE, excerpt, quarantined
-from feedback_assets.sources.raw import EXTRA, LINE, POSITION, WHOLE_FILE, Raw, Unreadable, bad_lines
+from feedback_assets.sources.raw import (
+    EXTRA,
+    LINE,
+    MISFIT,
+    POSITION,
+    WHOLE_FILE,
+    Raw,
+    Unreadable,
+    bad_lines,
+    listed,
+    one_line,
+)
 from feedback_assets.sources.source import ColumnMapping, Source, format_of
 
 DIFFERENT_PROMPTS = "different-prompts"
@@ -27,7 +39,6 @@ MISSING_COLUMN = "missing-column"
 its mapping is wrong."""
 
 _VALUE, _PROBLEM = "__value_", "__problem_"
-_SHOWN = 20  # columns of a file that an error lists
 _TRIED = 500  # records on which an expression must fail one by one to be wrong for a whole file
 
 
@@ -50,9 +61,10 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
 
     A record of which a value was there and did not convert is quarantined: "not-convertible", "time-without-zone",
     "expression-fails", "different-prompts" where the conversation that a response ends has another prompt, or
-    "no-batch" where the source's `batch` is null; so is what `entries` says. In a CSV an empty field is null, except in
-    columns of text. The type of a column may differ from file to file: one without any value fits every expression,
-    a number fits one that asks for text, and text that is a number one that asks for a number.
+    "no-batch" where the source's `batch` is null; so is what `entries` says. Ids of annotators leave as pseudonyms
+    where the source asks for them. In a CSV an empty field is null, except in columns of text. The type of a column may
+    differ from file to file: one without any value fits every expression, a number fits one that asks for text, and
+    text that is a number one that asks for a number.
 
     Raises:
         Unreadable: an expression reads a column that the file lacks and is not optional, fails on all of its
@@ -70,7 +82,8 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     for name, mapping in mappings.items():
         _check_columns(name, mapping, raw.frame.columns, source, file)
     read = {LINE, POSITION}.union(*(columns_of(text) for text in source.each or ()))
-    read = read.union(*(columns_of(mapping.expr) for mapping in mappings.values()))
+    read = read.union(*(columns_of(mapping.expr) for mapping in mappings.values()), source.of_annotators())
+    made = None if raw.pseudonyms.issuperset(source.of_annotators()) else pseudonyms(source.name, source)
     frame = folded(raw.frame, read)
     values = {name: _value(mapping, frame.schema) for name, mapping in mappings.items()}
     try:
@@ -79,7 +92,7 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
         raise _misfit(f"source {source.name!r}", "`extra`", file, error) from None
     malformed = raw.malformed
     try:
-        mapped = _mapped(frame, values, extra, mappings, source, file)
+        mapped = _mapped(frame, values, extra, mappings, source, file, made)
     except pl.exceptions.PolarsError as error:
         failed = pl.concat(_failed(frame, name, value, mappings, source, file) for name, value in values.items())
         if not failed.height:
@@ -87,7 +100,7 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
         frame = frame.join(
             failed, left_on=[LINE, POSITION], right_on=["line", "position"], how="anti", maintain_order="left"
         )
-        mapped = _mapped(frame, values, extra, mappings, source, file)
+        mapped = _mapped(frame, values, extra, mappings, source, file, made)
         malformed = pl.concat([malformed, failed.unique(["line", "position"], keep="first", maintain_order=True)])
     return Mapped(mapped.records, pl.concat([malformed, mapped.quarantined]).sort("line", "position"))
 
@@ -106,6 +119,7 @@ def _mapped(
     mappings: Mapping[str, ColumnMapping],
     source: Source,
     file: BatchFile,
+    made: Pseudonyms | None,
 ) -> Mapped:
     as_they_are = [value.expr.alias(_VALUE + name) for name, value in values.items() if not value.columns]
     fitted = [value.of(frame).rename({"": _VALUE + name}) for name, value in values.items() if value.columns]
@@ -121,6 +135,8 @@ def _mapped(
         *narrow,
         *_problems(conversions),
     ).collect()
+    if made is not None:
+        converted = pseudonymised(converted, made, source.hidden)
     return _split(converted, [name for name in conversions if _PROBLEM + name in converted.columns], source, file)
 
 
@@ -175,7 +191,8 @@ def _split(converted: pl.DataFrame, checked: Sequence[str], source: Source, file
     column = pl.coalesce(pl.when(has_failed).then(pl.lit(name)) for name, has_failed in failed.items())
     value = pl.lit(None, pl.String)
     for name in reversed(checked):
-        shown = pl.lit(None, pl.String) if name in CONTENT_SCHEMA else excerpt(pl.col(_VALUE + name).cast(pl.String))
+        untold = name in CONTENT_SCHEMA or name in source.hidden
+        shown = pl.lit(None, pl.String) if untold else excerpt(pl.col(_VALUE + name).cast(pl.String))
         value = pl.when(failed[name]).then(shown).otherwise(value)
     quarantined = converted.filter(bad).select(
         pl.lit(source.name).alias("source"),
@@ -205,15 +222,15 @@ def _check_columns(name: str, mapping: ColumnMapping, columns: list[str], source
     own = [column for column in columns if column not in (LINE, POSITION, EXTRA)]
     for column in columns_of(mapping.expr):
         if column not in columns:
-            close = get_close_matches(column, own[:_SHOWN], n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            has = ", ".join(own[:_SHOWN]) + (f" and {len(own) - _SHOWN:,} more" if len(own) > _SHOWN else "")
-            lacks = f"reads column {column!r} which {file.path} does not have{hint or ';'}"
+            close = get_close_matches(column, own[:_TRIED], n=1)
+            hint = f"; did you mean {one_line(close[0])!r}?" if close else ""
             raise Unreadable(
-                f"{_key(name, source)}: {lacks} it has: {has}",
+                f"{_key(name, source)}: reads column {column!r} which {file.path} does not have",
                 MISSING_COLUMN,
                 name,
-                f"lacks the column {column!r}{hint}",
+                f"lacks the column {column!r}",
+                shown=f"{hint or ';'} it has: {listed(own)}",
+                shown_value=hint,
             )
 
 
@@ -294,7 +311,8 @@ def _failed(
     if not any(runs([row]) for row in tried):
         raise _misfit(_key(name, source), repr(mapping.expr), file, cause[0], name)
     bad = narrow[bad_lines(everything, everything, runs)]
-    in_text = {column for text in CONTENT_SCHEMA if text in mappings for column in columns_of(mappings[text].expr)}
+    untold = {*CONTENT_SCHEMA, *source.hidden}.intersection(mappings)
+    in_text = {column for text in untold for column in columns_of(mappings[text].expr)}
     shown = pl.col(read[0]).cast(pl.String) if len(read) == 1 and read[0] not in in_text else pl.lit(None, pl.String)
     return quarantined(source.name, file.name, bad.get_column(LINE), "expression-fails").with_columns(
         pl.lit(name).alias("column"),
@@ -304,5 +322,7 @@ def _failed(
 
 
 def _misfit(key: str, what: str, file: BatchFile, error: Exception, column: str | None = None) -> Unreadable:
-    value = f"{what} fails: {first_line(error)}"
-    return Unreadable(f"{key}: {what} fails on {file.path}: {first_line(error)}", MISFIT, column, value)
+    said = f": {first_line(error)}"
+    return Unreadable(
+        f"{key}: {what} fails on {file.path}", MISFIT, column, f"{what} fails", shown=said, shown_value=said
+    )

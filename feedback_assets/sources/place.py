@@ -34,7 +34,9 @@ class Complete(Section):
 class Place(Section):
     """Files at `path`; or the rows of a `query` or a `table`, each with a `key`, in the order of a `watermark`."""
 
-    path: str = Field(default="", description="file, folder or glob, relative to the policy file; ~ is the home")
+    path: str = Field(
+        default="", description="file, folder or glob, relative to the policy file, ~ is the home; or s3://bucket/…"
+    )
     complete: Complete | None = Field(default=None, description="how a file shows that it is complete; None: it is")
     connection: str | None = Field(
         default=None,
@@ -81,6 +83,11 @@ class Place(Section):
             if getattr(self, name) != Place.model_fields[name].default:
                 raise ValueError(f"`{name}` does not go with `{given[0]}`")
         return self
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether its batches are objects in S3."""
+        return self.path.startswith("s3://")
 
     @property
     def in_database(self) -> bool:

@@ -19,6 +19,7 @@ import polars as pl
 from feedback_assets.errors import FeedbackError
 from feedback_assets.sources.place import seconds
 from feedback_assets.sources.quarantine import EXCERPT
+from feedback_assets.sources.raw import one_line
 from feedback_assets.sources.source import Source
 
 INSTALL = "pip install 'feedback-assets[postgres]'"
@@ -71,6 +72,8 @@ class Window:
     """A source's query within one transaction.
 
     `columns` are its expressions, `json` the names of those that hold JSON as text, `kind` the watermark's type.
+    `compared` are the columns by which a row is known to be the same; none: all. What is private is not among them, as
+    a digest of little can be tried out.
     """
 
     source: Source
@@ -78,6 +81,7 @@ class Window:
     columns: Sequence[str]
     json: Sequence[str]
     kind: str
+    compared: Sequence[str] = ()
 
     def seen(self) -> Seen:
         """How many rows there are, and how far they go.
@@ -161,7 +165,8 @@ class Window:
         return f"({column} > {value.format(floor)}{finite}) IS NOT TRUE"
 
     def _digest(self) -> str:
-        return f"md5({_ROW}::text)"
+        row = f"ROW({', '.join(map(_quoted, self.compared))})" if self.compared else _ROW
+        return f"md5({row}::text)"
 
     def _place(self) -> str:
         position, _ = self._positions()
@@ -215,8 +220,11 @@ def window(source: Source) -> Iterator[Window]:
                     f"source {source.name!r}: the watermark {source.watermark!r} is of type {kind}; "
                     "it must be timestamptz, timestamp or an integer"
                 )
-            json = [name for name, type_ in types.items() if type_ in ("json", "jsonb")]
-            yield Window(source, cursor, [_column(field) for field in schema], json, kind)
+            private = source.of_annotators().union(source.never_store)
+            json = [name for name, type_ in types.items() if type_ in ("json", "jsonb") and name not in private]
+            columns = [_column(field) for field in schema if field.name not in source.never_store]
+            compared = [name for name in schema.names if name not in private] if private else []
+            yield Window(source, cursor, columns, json, kind, compared)
     finally:
         _close(connection)
 
@@ -279,10 +287,13 @@ def _check(source: Source, names: Sequence[str]) -> None:
     ours = [name for name in names if name.startswith("__")]
     if ours:
         raise FeedbackError(f"source {source.name!r}: the column name {ours[0]} is ours; rename it with AS")
-    for role in ("key", "watermark"):
-        wanted = getattr(source, role)
+    for role, wanted in (
+        ("key", source.key),
+        ("watermark", source.watermark),
+        *(("never_store", name) for name in source.never_store),
+    ):
         if wanted not in names:
-            close = get_close_matches(wanted, names, n=1)
+            close = get_close_matches(wanted or "", names, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise FeedbackError(
                 f"source {source.name!r}: its `{role}` is {wanted!r}, which the query does not give; "
@@ -335,9 +346,10 @@ def _told(source: Source) -> Iterator[None]:
         state = error.sqlstate or ""
         if state[:2] in ("", "08", "40", "53", "57", "58"):
             raise _broken_off(source, error) from None
-        shown = _excerpt(dict(_details(error)).get("PG_DIAG_MESSAGE_PRIMARY", str(error)))
+        said = dict(_details(error)).get("PG_DIAG_MESSAGE_PRIMARY", str(error))
+        shown = f": {_excerpt(said)}" if source.quotes else f" (SQLSTATE {state})"
         raise FeedbackError(
-            f"source {source.name!r}: the server refuses the query: {shown}; correct "
+            f"source {source.name!r}: the server refuses the query{shown}; correct "
             f"{'`query`' if source.query else '`table`'}, or let the user read it"
         ) from None
     except pa.ArrowInvalid as error:
@@ -359,7 +371,7 @@ def _details(error: Any) -> Iterator[tuple[str, str]]:
 
 def _broken_off(source: Source, error: Exception) -> FeedbackError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = _excerpt(lines[0].removeprefix("IO: ")) if lines else type(error).__name__
+    said = _excerpt(lines[0].removeprefix("IO: ")) if lines and source.quotes else type(error).__name__
     return FeedbackError(
         f"source {source.name!r}: the read broke off ({said}); nothing of it was kept, "
         "run again when the server answers"
@@ -367,8 +379,7 @@ def _broken_off(source: Source, error: Exception) -> FeedbackError:
 
 
 def _excerpt(text: str) -> str:
-    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-    return line if len(line) <= 2 * EXCERPT else line[: 2 * EXCERPT] + "…"
+    return one_line(text, 2 * EXCERPT)
 
 
 def _close(connection: Any) -> None:

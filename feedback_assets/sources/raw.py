@@ -1,34 +1,67 @@
 """What a reader gives back, and the bytes below it."""
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
 
 from feedback_assets.errors import FeedbackError
+from feedback_assets.sources.quarantine import EXCERPT
 
 Line = TypeVar("Line")
 LINE, POSITION, EXTRA = "__line", "__position", "__extra"
-SLICE = 8192
+SLICE = 512
 PIECE = 1 << 20
-_LONGEST = 1_000  # characters of an error: names of columns can be of any length
+_LONGEST = 1_000  # characters of an error
+_LISTED, _NAME = 20, 40  # names in a list, and characters of each
 EXACT = 2**53  # up to here a float knows all digits of a whole number
 WHOLE_FILE = 0
 """The line of what is wrong with a file as a whole."""
+MISFIT = "mapping-fails"
+"""The reason for which a file that can be read is in quarantine: its source's expressions do not fit it."""
 
 
 class Unreadable(FeedbackError):
     """A file of which no record can be made: it cannot be read, or does not fit its source's mapping.
 
     `reason` is the quarantine reason, `column` the record column at fault if one is, `value` what to show of it.
+    What the file itself says, its names and values, is in `shown` alone, and what of that belongs to `value` in
+    `shown_value`.
     """
 
-    def __init__(self, message: str, reason: str = "unreadable-file", column: str | None = None, value: str = ""):
-        super().__init__(" ".join(message.split())[:_LONGEST])
-        self.reason, self.column, self.value = reason, column, value or message
+    def __init__(
+        self,
+        message: str,
+        reason: str = "unreadable-file",
+        column: str | None = None,
+        value: str = "",
+        *,
+        shown: str = "",
+        shown_value: str = "",
+    ):
+        super().__init__(one_line(message + shown, _LONGEST))
+        self.message, self.reason, self.column, self.own = message, reason, column, value or message
+        self.value = self.own + shown_value
+
+    def unquoted(self) -> "Unreadable":
+        """The same without anything that the file says."""
+        return Unreadable(self.message, self.reason, self.column, self.own)
+
+
+def one_line(text: str, most: int = EXCERPT) -> str:
+    """`text` without what moves a terminal's cursor, cut to `most` characters."""
+    line = "".join(sign if sign.isprintable() else "�" for sign in " ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def listed(names: Collection[str]) -> str:
+    """The first of some names that a file gives, each cut short."""
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return ", ".join(one_line(name, _NAME) for name in islice(names, _LISTED)) + more
 
 
 @dataclass(frozen=True)
@@ -38,11 +71,13 @@ class Raw:
     `frame` has the source's own columns and `__line` (Int64): the line of a JSONL or CSV file on which the record
     starts, the row of a sheet (the header counts in both), the number of a Parquet or Arrow row; all from 1. Where a
     file has very many columns, `__extra` (String, JSON) stands for those that no expression reads.
-    `malformed` has a row for each record that could not be read (quarantine.QUARANTINE).
+    `malformed` has a row for each record that could not be read (quarantine.QUARANTINE). The columns `pseudonyms`
+    hold pseudonyms already.
     """
 
     frame: pl.DataFrame
     malformed: pl.DataFrame
+    pseudonyms: frozenset[str] = frozenset()
 
 
 def is_gzip(path: Path) -> bool:

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from feedback_assets.expressions import Sql
+from feedback_assets.expressions import Sql, columns_of
 from feedback_assets.policy import Section
 from feedback_assets.record import FROM_SOURCE, TIME
 from feedback_assets.sources.place import Place
 from feedback_assets.sources.preset import expanded
+from feedback_assets.sources.privacy import ANNOTATOR, Privacy, hidden, refuse_reading
 
 Format = Literal["jsonl", "json", "csv", "parquet", "arrow", "xlsx"]
 PROMPT_FORMATS = ("text", "turns", "roles", "anthropic", "conversation")
@@ -100,7 +101,7 @@ class ColumnMapping(Section):
         return value
 
 
-class Source(Place):
+class Source(Place, Privacy):
     """A source of feedback: files or rows of one shape, and the expressions that make records of them."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the source; part of every row_id")
@@ -167,6 +168,36 @@ class Source(Place):
         if "kind" not in value:
             raise ValueError("`kind` is required, for example kind: \"'preference'\"")
         return value
+
+    @model_validator(mode="after")
+    def _nothing_private(self) -> "Source":
+        told: dict[str, list[str]] = {f"columns.{name}": texts for name, texts in self._texts().items()}
+        told |= {f"quarantine_when.{reason}": list(texts) for reason, texts in self.quarantine_when.items()}
+        told |= {"each": list(self.each or ()), "batch": [self.batch] if self.batch else []}
+        refuse_reading(self, told, in_database=self.in_database)
+        for role in ("key", "watermark"):
+            named = getattr(self, role)
+            if named is not None and (named in self.never_store or named in self.of_annotators()):
+                raise ValueError(
+                    f"the {role} {named!r} is kept of each row, so it can be nothing private; name another"
+                )
+        return self
+
+    def _texts(self) -> dict[str, list[str]]:
+        return {name: [one.expr for one in mapping.alternatives()] for name, mapping in self.columns.items()}
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Record columns of which no value may be shown."""
+        return hidden(self._texts(), self)
+
+    def of_annotators(self) -> frozenset[str]:
+        """The source's columns of which ids of annotators are made, where those become pseudonyms."""
+        if not self.pseudonymise:
+            return frozenset()
+        return frozenset(
+            name for mapping in self.columns[ANNOTATOR].alternatives() for name in columns_of(mapping.expr)
+        )
 
     @model_validator(mode="after")
     def _sheet_of_a_spreadsheet(self) -> "Source":

@@ -10,7 +10,7 @@ import polars as pl
 import polars.selectors as cs
 
 from feedback_assets.sources.quarantine import quarantined
-from feedback_assets.sources.raw import Raw, Unreadable, numbered, too_large
+from feedback_assets.sources.raw import Raw, Unreadable, listed, numbered, one_line, too_large
 
 _ROW = re.compile(rb'<(?:\w+:)?row\b[^>]*?\br="(\d+)"')
 _PLACE = re.compile(rb"""\br\s*=\s*["']([A-Za-z]*)([0-9]+)["']""")
@@ -37,16 +37,16 @@ def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, most: i
         book = fastexcel.read_excel(path)
         names = book.sheet_names
         if sheet is not None and sheet not in names:
-            value = f"there is no sheet {sheet!r}; it has: {', '.join(names)}"
-            raise Unreadable(f"{path}: {value}", "no-such-sheet", value=value)
+            value, has = f"there is no sheet {sheet!r}", f"; it has: {listed(names)}"
+            raise Unreadable(f"{path}: {value}", "no-such-sheet", value=value, shown=has, shown_value=has)
         name = sheet if sheet is not None else names[0]
         header, last = _extent(path, name, most)
         frame = pl.DataFrame(book.load_sheet(name, schema_sample_rows=None)) if header else pl.DataFrame()
     except Unreadable:
         raise
     except Exception as error:  # zip, XML and the reader raise anything at a damaged book
-        value = f"cannot be read as xlsx: {(str(error).splitlines() or [''])[0]}"
-        raise Unreadable(f"{path}: {value}", value=value) from None
+        value, said = "cannot be read as xlsx", f": {one_line((str(error).splitlines() or [''])[0])}"
+        raise Unreadable(f"{path}: {value}", value=value, shown=said, shown_value=said) from None
     rows = pl.int_range(header + 1, header + 1 + frame.height, dtype=pl.Int64, eager=True)
     tail = pl.int_range(header + 1 + frame.height, last + 1, dtype=pl.Int64, eager=True)
     blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series() if frame.width else rows.is_null()

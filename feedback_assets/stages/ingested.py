@@ -1,11 +1,12 @@
 """ingested: batches become records. Every line that arrived is a record, or is in quarantine with its reason."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import polars as pl
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from feedback_assets.digests import text_digest, text_id
 from feedback_assets.policy import Pinned, Section, unique_ids
@@ -65,6 +66,7 @@ class IngestedSection(Section):
     """Where feedback comes from."""
 
     as_of: datetime | None = Field(default=None, description="no record can be later; default: when its batch arrived")
+    excerpts: bool = Field(default=True, description="what holds for a source that does not say `excerpts` itself")
     sources: tuple[Source, ...] = Field(min_length=1, description="the sources, each with its mapping")
     retracted: Annotated[tuple[Retraction, ...], AfterValidator(unique_ids)] = Field(
         default=(), description="batches whose records leave"
@@ -75,6 +77,15 @@ class IngestedSection(Section):
     lost_batches: tuple[LostBatch, ...] = Field(
         default=(), description="batches that may be in quarantine as a whole; any other fails the check"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _excerpts_of_all(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or value.get("excerpts", True) is not False:
+            return value
+        sources = value.get("sources")
+        told = [{"excerpts": False, **one} if isinstance(one, dict) else one for one in sources or ()]
+        return {**value, "sources": told} if isinstance(sources, list | tuple) else value
 
     @field_validator("as_of")
     @classmethod
@@ -123,10 +134,11 @@ class Intake:
     quarantined: pl.DataFrame
 
 
-def to_records(mapped: pl.DataFrame, source: str) -> Intake:
+def to_records(mapped: pl.DataFrame, source: str, hidden: Collection[str] = ()) -> Intake:
     """Turn one file's mapped columns into records.
 
-    `mapped` has the columns of record.FROM_SOURCE, `line`, `position` and `extra`. Invalid rows go to `quarantined`;
+    `mapped` has the columns of record.FROM_SOURCE, `line`, `position` and `extra`. Invalid rows go to `quarantined`,
+    with the value at fault unless its column is `hidden`;
     the two responses of the others are put in canonical order (by digest), and label, gold, shown order and origins
     with them.
     """
@@ -138,7 +150,7 @@ def to_records(mapped: pl.DataFrame, source: str) -> Intake:
         pl.col("origin_a").fill_null("unknown"),
         pl.when(pl.col("response_b").is_not_null()).then(pl.col("origin_b").fill_null("unknown")).alias("origin_b"),
     )
-    checked = frame.with_columns(_problem()).collect()
+    checked = frame.with_columns(_problem(hidden)).collect()
     bad = checked.filter(pl.col("problem").is_not_null())
     good = checked.filter(pl.col("problem").is_null()) if bad.height else checked
     quarantined = (
@@ -153,9 +165,9 @@ def to_records(mapped: pl.DataFrame, source: str) -> Intake:
     return Intake(rows, content, quarantined.cast(dict(QUARANTINE)))  # type: ignore[arg-type]
 
 
-def _problem() -> pl.Expr:
+def _problem(hidden: Collection[str]) -> pl.Expr:
     """The first thing wrong with a row, as a struct of reason, column and value, or null."""
-    kind, label = pl.col("kind"), pl.col("label")
+    kind, label, null = pl.col("kind"), pl.col("label"), pl.lit(None, pl.String)
     preference, rating, thumbs = kind == "preference", kind == "rating", kind == "thumbs"
 
     def missing(column: str) -> pl.Expr:
@@ -194,7 +206,9 @@ def _problem() -> pl.Expr:
             pl.struct(
                 pl.lit(reason).alias("reason"),
                 pl.lit(column).alias("column"),
-                (pl.col(column).cast(pl.String).str.slice(0, 80) if shown else pl.lit(None, pl.String)).alias("value"),
+                (pl.col(column).cast(pl.String).str.slice(0, 80) if shown and column not in hidden else null).alias(
+                    "value"
+                ),
             )
         )
         for reason, column, condition, shown in problems

@@ -201,9 +201,58 @@ def test_questions_do_not_read_the_policy_which_may_be_gone(call: Call, sample: 
     assert call("questions", "latest", "--policy", sample / "policy.yaml").code == 0
 
 
+def test_an_answer_that_is_incomplete_exits_with_1_and_says_so(call: Call, sample: Path) -> None:
+    value = json.loads(manifest(sample).read_text())
+    value["circumstances"]["environment"]["polars"] = "unknown"
+    Path("edited.json").write_text(json.dumps(value))
+    said = call("questions", "edited.json")
+    assert (said.code, said.err) == (1, "")
+    assert "not answered: the version of polars is not known" in said.out
+    assert json.loads(call("questions", "edited.json", "--json").out)["complete"] is False
+
+
+def test_a_release_is_tagged_approved_attested_and_trained_on(call: Call, sample: Path) -> None:
+    assert call("tag", "latest", "v1", "--policy", sample).out.startswith("v1 names release ")
+    assert call("approve", "v1", "--by", "ines", "--note", "read it", "--policy", sample).code == 0
+    assert "approved by ines" in call("questions", "v1", "--policy", sample).out
+    (entry,) = json.loads(call("releases", "--policy", sample, "--json").out)
+    assert (entry["tags"], entry["approvals"][0]["note"]) == (["v1"], "read it")
+    attested = call("attest", "v1", "--policy", sample)
+    assert json.loads(attested.out)["signatures"] == []
+    assert "not signed" in attested.line()
+    trained = call("record-training-run", "--release", "v1", "--model", "rm-7", "--policy", sample)
+    assert (trained.code, trained.err) == (0, "")
+    assert trained.out.startswith("rm-7 was trained on ")
+    example = call("trace", "--release", "v1", "--example", 3, "--policy", sample)
+    assert "training_run      kept  by rm-7" in example.out
+    assert "# Helpfulness" in example.out
+
+
+def test_an_approval_stands_where_dagster_cannot_be_told(call: Call, sample: Path) -> None:
+    (sample / "policy.yaml").unlink()
+    said = call("approve", "1", "--by", "ines", "--note", "read it", "--store", sample / "store", "--policy", sample)
+    assert said.code == 0
+    assert "recorded, but Dagster was not told" in said.line()
+
+
+@pytest.mark.parametrize(
+    "words", [["x", "--example", 3], ["--example", 3], ["--release", "1"], ["x", "--release", "1", "--all"]]
+)
+def test_what_trace_cannot_be_asked_is_said(call: Call, words: list[str]) -> None:
+    said = call("trace", *words)
+    assert said.code == 2
+    assert said.line().startswith("feedback-assets: trace takes ")
+
+
+def test_the_schema_is_printed(call: Call) -> None:
+    assert json.loads(call("schema").out)["title"] == "Manifest"
+
+
 def test_a_changed_manifest_is_not_believed(call: Call, sample: Path) -> None:
     path = manifest(sample)
-    path.write_text(path.read_text().replace('"records":', '"records": 1', 1))
+    value = json.loads(path.read_text())
+    value["content"]["gate"]["asked"] += 1
+    path.write_text(json.dumps(value))
     for name in (path, "latest"):
         said = call("questions", name, "--policy", sample)
         assert said.code == 2

@@ -1,0 +1,209 @@
+"""What a file gives, and what it looks like by its names, types and values: a text, a conversation, a label, an id."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from feedback_assets.expressions import columns_of, expression
+
+SWAPS = (
+    *(("chosen", "rejected"), ("winner", "loser"), ("better", "worse"), ("preferred", "dispreferred")),
+    *(("left", "right"), ("first", "second"), ("1", "2"), ("a", "b"), ("0", "1")),
+)
+DECIDED = SWAPS[:4]  # pairs of names that say themselves which response won
+_TIE = re.compile(r"\b(tie|tied|equal|equally|same|both|draw|neither)\b|^0$")
+_UP = ("up", "thumbs_up", "thumbsup", "like", "liked", "positive", "good", "yes", "true", "1", "👍")
+_DOWN = ("down", "thumbs_down", "thumbsdown", "dislike", "disliked", "negative", "bad", "no", "false", "0", "-1", "👎")
+NAMES = {
+    "feedback_id": ("feedback_id", "annotation_id", "judgment_id", "comparison_id", "id", "uuid", "record_id"),
+    "prompt": (
+        *("prompt", "instruction", "question", "query", "input", "user_input", "messages", "conversation"),
+        *("conversations", "dialogue", "context", "post", "article", "title"),
+    ),
+    "response": (
+        *("response", "completion", "answer", "output", "generation", "reply", "summary", "text", "model_response"),
+        *("content",),
+    ),
+    "label": (
+        *("label", "winner", "preference", "choice", "vote", "verdict", "preferred", "selected", "value", "judgment"),
+        *("feedback", "thumbs", "thumb", "rating", "better", "answer", "result"),
+    ),
+    "score": ("rating", "score", "stars", "rank", "points", "value", "helpfulness", "quality", "grade"),
+    "aspect": ("aspect", "criterion", "dimension", "attribute"),
+    "annotator_id": (
+        *("annotator_id", "annotator", "worker_id", "worker", "rater_id", "rater", "labeler", "labeller", "evaluator"),
+        *("judge", "user_id", "user", "completed_by", "reviewer", "expert"),
+    ),
+    "annotator_kind": ("annotator_kind", "annotator_type", "judge_kind", "judge_type"),
+    "started_at": ("started_at", "accepted_at", "start_time", "opened_at", "began_at"),
+    "collected_at": (
+        *("collected_at", "submitted_at", "judged_at", "annotated_at", "created_at", "timestamp", "time", "date", "ts"),
+        *("end_time", "finished_at", "updated_at", "tstamp"),
+    ),
+    "guideline_version": ("guideline_version", "guidelines_version", "guideline", "guidelines", "instructions_version"),
+    "task": ("task", "task_name"),
+    "category": ("category", "topic", "domain", "subset", "subreddit"),
+    "language": ("language", "lang", "locale"),
+    "confidence": ("confidence", "certainty"),
+    "gold": ("gold", "gold_label"),
+    "split": ("split",),
+    "group_id": ("group_id", "ranking_id", "comparison_group"),
+}
+MODEL = re.compile(r"model|policy|system|engine|generator")
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value that the file gives: its expression, the last name in it, its type, and its first values."""
+
+    expr: str
+    name: str
+    dtype: pl.DataType
+    values: pl.Series
+
+
+def givens_of(frame: pl.DataFrame, before: str = "", depth: int = 0) -> Iterator[Given]:
+    """The columns of a frame, and the fields of its structs."""
+    for series in frame.get_columns():
+        expr = before + _quoted(series.name) if not before or re.fullmatch(r"[A-Za-z_]\w*", series.name) else None
+        if expr is None or not _compiles(expr):
+            continue
+        if isinstance(series.dtype, pl.Struct) and depth < 2:
+            yield from givens_of(series.struct.unnest(), f"{expr}.", depth + 1)
+        elif series.null_count() < series.len():
+            yield Given(expr, series.name, series.dtype, series)
+
+
+def _quoted(name: str) -> str:
+    plain = re.fullmatch(r"[A-Za-z_]\w*", name) and _compiles(name) and columns_of(name) == (name,)
+    return name if plain else '"' + name.replace('"', '""') + '"'
+
+
+def _compiles(expr: str) -> bool:
+    try:
+        expression(expr)
+    except ValueError:
+        return False
+    return True
+
+
+def first_named(givens: Sequence[Given], column: str, taken: set[str], suits: Any = None) -> Given | None:
+    """The given whose name says that it is this record column; the earlier name in the list wins."""
+    for name in NAMES[column]:
+        for given in givens:
+            if given.name.lower() == name and given.expr not in taken and (suits is None or suits(given)):
+                return given
+    return None
+
+
+def is_judgments(given: Given) -> bool:
+    """Whether it is a list of judgments: structs with a rank, a score or a label, and no turns of a conversation."""
+    if not isinstance(given.dtype, pl.List) or not isinstance(given.dtype.inner, pl.Struct):
+        return False
+    names = {inner.name.lower() for inner in given.dtype.inner.fields}
+    return not names & {"role", "from"} and bool(names & {*NAMES["score"], *NAMES["label"]} - {"answer", "result"})
+
+
+def swapped(text: str, swap: tuple[str, str]) -> str | None:
+    """`text` with the first of `swap` replaced by the second where it stands alone as a word; None if it does not."""
+    one, other = swap
+    alone = rf"(?<![0-9]){one}(?![0-9])" if one.isdigit() else rf"(?<![a-z]){one}(?![a-z])"
+    replaced, times = re.subn(alone, other, text)
+    return replaced if times == 1 else None
+
+
+def is_text(given: Given) -> bool:
+    """Whether it is text."""
+    return given.dtype == pl.String
+
+
+def is_prompt(given: Given) -> bool:
+    """Whether its type is one of which a prompt can be made."""
+    return given.dtype == pl.String or prompt_format(given.values) is not None
+
+
+def is_key(given: Given) -> bool:
+    """Whether it looks like what tells records apart: short text or integers whose name says so."""
+    text = given.dtype == pl.String and (text_length(given.values) or 0) <= 80
+    name = given.name.lower()
+    keyed = name.endswith("id") or name in (*NAMES["annotator_id"], "turn", "topic", "question") or MODEL.search(name)
+    return bool((text or given.dtype.is_integer()) and keyed)
+
+
+def text_length(values: pl.Series) -> float | None:
+    """Mean characters of texts; what is no text counts as long."""
+    if values.dtype == pl.String:
+        return values.str.len_chars().mean()  # type: ignore[return-value]
+    return 1_000.0
+
+
+def is_conversational(values: pl.Series) -> bool:
+    """Whether the values are conversations, prompt and response in one."""
+    if values.dtype == pl.String:
+        return bool(values.str.starts_with("\n\nHuman:").all())
+    return _has_roles(values.dtype)
+
+
+def _has_roles(dtype: pl.DataType) -> bool:
+    if not isinstance(dtype, pl.List) or not isinstance(dtype.inner, pl.Struct):
+        return False
+    names = {inner.name for inner in dtype.inner.fields}
+    return bool(names & {"role", "from"}) and bool(names & {"content", "value", "text"})
+
+
+def prompt_format(values: pl.Series) -> str | None:
+    """The `format` of a prompt with such values; None for plain text."""
+    if values.dtype == pl.String:
+        return "anthropic" if is_conversational(values) else None
+    if _has_roles(values.dtype):
+        return "roles"
+    return "turns" if values.dtype == pl.List(pl.String) else None
+
+
+def _vocabulary(values: pl.Series) -> list[str] | None:
+    """The distinct values as text, sorted, if they are few."""
+    if values.dtype == pl.Boolean or not (values.dtype == pl.String or values.dtype.is_integer()):
+        return None
+    found = values.drop_nulls().cast(pl.String).unique().sort().head(13).to_list()
+    return found if 2 <= len(found) <= 12 else None
+
+
+def sides_of(values: pl.Series) -> dict[str, str | None] | None:
+    """Each value of a label to a, b, tie, or None if it is not clear; None where no two values are opposites."""
+    vocabulary = _vocabulary(values)
+    if vocabulary is None:
+        return None
+    lowered = {value.lower(): value for value in vocabulary}
+    sides: dict[str, str | None] = {}
+    for swap in SWAPS:
+        for low, value in lowered.items():
+            other = lowered.get(swapped(low, swap) or "")
+            if other is not None and value not in sides and other not in sides:
+                sides |= {value: "a", other: "b"}
+        if sides:
+            break
+    if not sides:
+        return None
+    for low, value in lowered.items():
+        sides.setdefault(value, "tie" if _TIE.search(low.replace("_", " ")) else None)
+    return sides
+
+
+def thumbs_of(values: pl.Series) -> tuple[list[str], list[str]] | None:
+    """The values that mean up and those that mean down; None where any means something else."""
+    if values.dtype == pl.Boolean:
+        return [], []
+    vocabulary = _vocabulary(values)
+    if vocabulary is None:
+        return None
+    up = [value for value in vocabulary if value.lower() in _UP]
+    down = [value for value in vocabulary if value.lower() in _DOWN]
+    return (up, down) if up and down and len(up) + len(down) == len(vocabulary) else None
+
+
+def is_within(given: Given, vocabulary: Sequence[str]) -> bool:
+    """Whether it is text of this vocabulary alone."""
+    return given.dtype == pl.String and bool(given.values.drop_nulls().is_in(vocabulary).all())
