@@ -55,7 +55,7 @@ def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list
         .join(place, on="content_part")
         .sort("_place", "content_row", "row_id")
     )
-    predicted = commit.content["facts"]["predicted_drops"]
+    predicted = commit.snapshot.facts["predicted_drops"]
     described: list[dict[str, Any]] = []
     written: Written = []
     for export in project.policy.training_set.exports:
