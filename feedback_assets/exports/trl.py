@@ -1,7 +1,8 @@
 """Training examples in the shapes that TRL's trainers read, one content part at a time.
 
-`preference` is for RewardTrainer and DPOTrainer, `kto` for KTOTrainer; `rating` is a plain prompt, completion, score.
-Every example carries its `row_id`, so that what a trainer drops can be traced.
+`preference` is for RewardTrainer and DPOTrainer, `reward` for RewardTrainer, which reads its `margin`; `kto` is for
+KTOTrainer; `rating` is a plain prompt, completion, score. Every example carries its `row_id`, so that what a trainer
+drops can be traced.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,12 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.errors import FeedbackError
+from feedback_assets.exports.lines import lines
 
 INDEX = ("row_id", "kind", "label", "score", "content_row", "assigned_split")
-"""Columns of the training set that an export reads."""
-
-KINDS = {"preference": ("preference",), "kto": ("thumbs",), "rating": ("rating",)}
+"""Columns of the training set that every export reads."""
 
 
 def examples(content: pl.LazyFrame, index: pl.DataFrame, export: Mapping[str, Any], realise: str) -> pl.DataFrame:
@@ -22,85 +21,74 @@ def examples(content: pl.LazyFrame, index: pl.DataFrame, export: Mapping[str, An
 
     Args:
         content: record.CONTENT columns, in row order.
-        index: the rows of the training set (INDEX) whose text lies in this part.
-        export: `format`, `conversational` and `ties` as in the policy.
+        index: the rows of the training set whose text lies in this part: INDEX, the columns that the export repeats,
+            `copies` where they are realised, and for `reward` the column of the margin.
+        export: an export as in the policy, as plain values.
         realise: "weights" (each record once; its weight stands in the sidecar) or "copies" (records repeated, by the
             column `copies` of `index`).
 
     Returns:
-        `row_id`, `split` and the columns of the format, ordered by content row.
+        `row_id`, `split`, the columns of the format and those to repeat, ordered by content row.
 
     Raises:
-        FeedbackError: a tie, where the policy says that ties are an error.
+        FeedbackError: a tie or a missing margin, where the policy says that it is an error.
     """
-    chosen = eligible(index, export).sort("content_row", "row_id")
+    chosen = lines(index.sort("content_row", "row_id"), export, realise)
     if not chosen.height:
         content = content.head(0)
     text = content.with_row_index("content_row").select("content_row", "prompt", "response_a", "response_b")
     joined = chosen.lazy().join(text, on="content_row", how="left", maintain_order="left")
-    if realise == "copies":
-        joined = joined.with_columns(pl.int_ranges(0, pl.col("copies")).alias("copy")).explode(
-            "copy", empty_as_null=False
-        )
-    shape = COLUMNS[export["format"]](export["conversational"])
-    return joined.select("row_id", pl.col("assigned_split").alias("split"), *shape).collect()
+    separator = None if export["conversational"] else export["separator"]
+    shape = COLUMNS[export["format"]](separator)
+    return joined.select("row_id", pl.col("assigned_split").alias("split"), *shape, *export["columns"]).collect()
 
 
-def eligible(index: pl.DataFrame, export: Mapping[str, Any]) -> pl.DataFrame:
-    """The rows of the training set that an export takes: those of its kind, without ties.
-
-    Raises:
-        FeedbackError: a tie, where the policy says that ties are an error.
-    """
-    mine = index.filter(pl.col("kind").is_in(KINDS[export["format"]]))
-    tied = mine.filter(pl.col("label") == "tie")
-    if tied.height and export["ties"] == "error":
-        raise FeedbackError(
-            f"export {export['name']!r}: {tied.height} records are ties, first {tied['row_id'][0]}; "
-            "a tie has no chosen side: use `ties: drop`, or filter them"
-        )
-    return mine.filter(pl.col("label").is_null() | (pl.col("label") != "tie"))
-
-
-def _prompt(conversational: bool) -> pl.Expr:
+def _prompt(separator: str | None) -> pl.Expr:
     role, text = pl.element().struct.field("role"), pl.element().struct.field("text")
-    if conversational:
+    if separator is None:
         return pl.col("prompt").list.eval(pl.struct(role.alias("role"), text.alias("content"))).alias("prompt")
-    several = pl.col("prompt").list.eval(pl.format("{}: {}", role, text)).list.join("\n\n")
-    return (
-        pl.when(pl.col("prompt").list.len() == 1)
-        .then(pl.col("prompt").list.first().struct.field("text"))
-        .otherwise(several)
-        .alias("prompt")
-    )
+    several = pl.col("prompt").list.eval(pl.format("{}: {}", role, text)).list.join(separator)
+    single = pl.col("prompt").list.first().struct.field("text")
+    whole = pl.when(pl.col("prompt").list.len() == 1).then(single).otherwise(several)
+    return (whole + pl.lit(separator)).alias("prompt")
 
 
-def _reply(text: pl.Expr, conversational: bool) -> pl.Expr:
-    if not conversational:
+def _reply(text: pl.Expr, separator: str | None) -> pl.Expr:
+    if separator is not None:
         return text
     return pl.concat_list(pl.struct(pl.lit("assistant").alias("role"), text.alias("content")))
 
 
-def _preference(conversational: bool) -> list[pl.Expr]:
+def _preference(separator: str | None) -> list[pl.Expr]:
     a, b = pl.col("response_a"), pl.col("response_b")
     first = pl.col("label") == "a"
     return [
-        _prompt(conversational),
-        _reply(pl.when(first).then(a).otherwise(b), conversational).alias("chosen"),
-        _reply(pl.when(first).then(b).otherwise(a), conversational).alias("rejected"),
+        _prompt(separator),
+        _reply(pl.when(first).then(a).otherwise(b), separator).alias("chosen"),
+        _reply(pl.when(first).then(b).otherwise(a), separator).alias("rejected"),
     ]
 
 
-def _kto(conversational: bool) -> list[pl.Expr]:
+def _reward(separator: str | None) -> list[pl.Expr]:
+    return [*_preference(separator), pl.col("margin")]
+
+
+def _kto(separator: str | None) -> list[pl.Expr]:
     return [
-        _prompt(conversational),
-        _reply(pl.col("response_a"), conversational).alias("completion"),
+        _prompt(separator),
+        _reply(pl.col("response_a"), separator).alias("completion"),
         (pl.col("label") == "up").alias("label"),
     ]
 
 
-def _rating(conversational: bool) -> list[pl.Expr]:
-    return [_prompt(conversational), _reply(pl.col("response_a"), conversational).alias("completion"), pl.col("score")]
+def _rating(separator: str | None) -> list[pl.Expr]:
+    return [_prompt(separator), _reply(pl.col("response_a"), separator).alias("completion"), pl.col("score")]
 
 
-COLUMNS: dict[str, Callable[[bool], list[pl.Expr]]] = {"preference": _preference, "kto": _kto, "rating": _rating}
+COLUMNS: dict[str, Callable[[str | None], list[pl.Expr]]] = {
+    "preference": _preference,
+    "reward": _reward,
+    "kto": _kto,
+    "rating": _rating,
+}
+"""The columns of each format, from the separator of plain text, or None where they are conversational."""

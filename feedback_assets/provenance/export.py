@@ -1,10 +1,10 @@
-"""The files of a release: text in parts that are written once, and the weights beside them.
+"""The files of a release: text in parts that are written once, and weights and provenance beside them.
 
 A weight can change with every new batch, the text of an example cannot; so they lie in different files, and a new
-batch writes its own text only.
+batch writes its own text only. Line n of a sidecar is of line n of the text of its split, over its files in order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -12,28 +12,50 @@ import polars as pl
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest, file_digest, fingerprint
 from feedback_assets.engine.engine import ContentPart
-from feedback_assets.exports.trl import INDEX, eligible, examples
+from feedback_assets.exports.lines import left_out, lines
+from feedback_assets.exports.section import Export
+from feedback_assets.exports.trl import INDEX, examples
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import content_parts, rows
 from feedback_assets.materialize.project import Project
 from feedback_assets.snapshots.snapshot import ROW_GROUP
-from feedback_assets.stages.training_set import Export
 from feedback_assets.threads import each
 
 File = dict[str, Any]
 Written = list[tuple[str, File]]
+BESIDE = ("name", "trainer", "provenance")
+"""Keys of an export that do not change its text."""
+PROVENANCE = (
+    *("row_id", "source", "feedback_id", "batch", "line", "position", "revision", "parents", "conversion"),
+    *("annotator_id", "annotator_kind", "collected_at", "annotator_agreement", "annotator_agreement_n"),
+    *("task", "aspect", "guideline", "guideline_status", "guideline_digest", "cluster_id", "copies", "ways", "weight"),
+)
+"""Columns of the sidecar, where the training set has them: `weight` is that of the line, copies × Π w_<factor> / `ways`
+(without copies, where they are lines of their own)."""
 
 
 def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list[dict[str, Any]], Written]:
     """Write all exports of the policy from a commit of `training_set` and what stands behind it.
 
     Returns:
-        What a manifest says of each export (splits, rows, digests of what they were made from), and the files by
-        their path in the release.
+        What a manifest says of each export (splits, rows, digests of what they were made from, records left out by
+        reason, what the trainer is predicted to drop), and the files by their path in the release.
     """
     realise = project.policy.training_set.realise
-    index = rows(project, commits["training_set"]).select(*INDEX, "copies", "training_weight", "content_part").collect()
+    commit = commits["training_set"]
     parts = list(content_parts(project, commits["ingested"], commits.get("converted")))
+    place = pl.DataFrame(
+        {"content_part": [part.digest for part in parts], "_place": range(len(parts))},
+        schema={"content_part": pl.String, "_place": pl.Int64},
+    )
+    index = (
+        rows(project, commit)
+        .select(_columns(commit, project.policy.training_set.exports))
+        .collect()
+        .join(place, on="content_part")
+        .sort("_place", "content_row", "row_id")
+    )
+    predicted = commit.snapshot.facts["predicted_drops"]
     described: list[dict[str, Any]] = []
     written: Written = []
     for export in project.policy.training_set.exports:
@@ -48,19 +70,35 @@ def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list
             split: {"rows": sum(file["rows"] for file in mine), "made_from": [file["made_from"] for file in mine]}
             for split, mine in by_split.items()
         }
-        if realise == "weights":
-            for split, file in _weights(project, export, parts, index, splits).items():
-                told[split]["weights"] = file["made_from"]
-                written.append((f"{export.name}/weights-{split}.parquet", file))
-        described.append({**export.pinned(), "realise": realise, "splits": told})
+        for (kind, split), file in _sidecars(project, export, realise, index, splits).items():
+            told[split][kind] = file["made_from"]
+            written.append((f"{export.name}/{kind}-{split}.parquet", file))
+        described.append(
+            {
+                **export.pinned(),
+                "realise": realise,
+                "splits": told,
+                "left_out": left_out(index, export.pinned()),
+                "predicted_drops": predicted.get(export.name),
+            }
+        )
     return described, written
 
 
+def _columns(commit: Commit, exports: Sequence[Export]) -> list[str]:
+    """The columns that the files are made of, in the order of the training set."""
+    asked = {*INDEX, *PROVENANCE, "training_weight", "content_part"}
+    for export in exports:
+        asked |= {*export.columns, export.margin}
+    schema = commit.snapshot.tables["rows"].schema
+    return [name for name in schema if name in asked or name.startswith("w_")]
+
+
 def _text(project: Project, export: Export, realise: str, parts: list[ContentPart], index: pl.DataFrame) -> list[File]:
-    columns = [*INDEX, *(["copies"] if realise == "copies" else [])]
-    by_part = index.select(*columns, "content_part").partition_by(
-        "content_part", as_dict=True, include_key=False, maintain_order=True
-    )
+    margin = [export.margin] if export.format == "reward" else []
+    copies = ["copies"] if realise == "copies" else []
+    columns = list(dict.fromkeys([*INDEX, *copies, *margin, *export.columns, "content_part"]))
+    by_part = index.select(columns).partition_by("content_part", as_dict=True, maintain_order=True)
     held = [part for part in parts if (part.digest,) in by_part]
     found = each(lambda part: _text_of_part(project, export, realise, part, by_part[(part.digest,)]), held)
     return [file for files in found for file in files]
@@ -70,9 +108,8 @@ def _text_of_part(project: Project, export: Export, realise: str, part: ContentP
     """The files that hold the text of one part, one a split, remembered by what they are made from."""
     store = project.store
     parameters = {**export.pinned(), "realise": realise}
-    made_from = digest(
-        ["export", code_digest("feedback_assets.exports.trl"), part.digest, fingerprint(index), parameters]
-    )
+    shape = {key: value for key, value in parameters.items() if key not in BESIDE}
+    made_from = digest(["export", code_digest("feedback_assets.exports.trl"), part.digest, fingerprint(index), shape])
     known = store.recall(made_from)
     if known is not None and store.holds(file["key"] for file in known):
         return known
@@ -85,19 +122,29 @@ def _text_of_part(project: Project, export: Export, realise: str, part: ContentP
     return files
 
 
-def _weights(
-    project: Project, export: Export, parts: list[ContentPart], index: pl.DataFrame, splits: list[str]
-) -> dict[str, File]:
-    """For each split the weights of its examples, line by line in the order of its text files."""
-    place = pl.DataFrame(
-        {"content_part": [part.digest for part in parts], "place": range(len(parts))},
-        schema={"content_part": pl.String, "place": pl.Int64},
-    )
-    ordered = eligible(index, export.pinned()).join(place, on="content_part").sort("place", "content_row", "row_id")
+def _sidecars(
+    project: Project, export: Export, realise: str, index: pl.DataFrame, splits: list[str]
+) -> dict[tuple[str, str], File]:
+    """For each split the weights of its examples and whose judgments they are, in the order of its text files."""
+    of_record = pl.col("weight") if realise == "copies" else pl.col("training_weight")
+    told = lines(index.with_columns(of_record.alias("_weight")), export.pinned(), realise)
+    told = told.with_columns(weight=pl.col("_weight") / pl.col("ways"))
+    factors = [name for name in index.columns if name.startswith("w_")]
+    kinds: dict[str, list[str]] = {}
+    if realise == "weights":
+        kinds["weights"] = ["row_id", "weight"]
+    if export.provenance == "sidecar":
+        kinds["provenance"] = [name for name in (*PROVENANCE, *factors) if name in told.columns]
     found = {}
     for split in splits:
-        frame = ordered.filter(pl.col("assigned_split") == split).select("row_id", weight="training_weight")
-        found[split] = {"split": split, "made_from": fingerprint(frame), **_write(project, frame, "parquet")}
+        mine = told.filter(pl.col("assigned_split") == split)
+        for kind, columns in kinds.items():
+            frame = mine.select(columns)
+            found[kind, split] = {
+                "split": split,
+                "made_from": fingerprint(frame),
+                **_write(project, frame, "parquet"),
+            }
     return found
 
 

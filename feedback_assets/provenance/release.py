@@ -18,6 +18,7 @@ import polars as pl
 
 from feedback_assets.digests import canonical_json, digest, file_digest, fingerprint, schema_of
 from feedback_assets.errors import FeedbackError, Refused
+from feedback_assets.exports.card import CARD, card
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.environment import environment
 from feedback_assets.materialize.materialize import (
@@ -155,6 +156,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     for path, entry in written:
         store.put_again(entry["key"], f"{folder(release_id)}/{path}")
         files.append({"path": path, **{key: entry[key] for key in ("digest", "bytes", "rows")}})
+    files += _cards(store, release_id, project.policy.project, exports)
     circumstances = {
         "run_id": run_id,
         "made_at": now.isoformat(timespec="seconds"),
@@ -172,6 +174,18 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     entry["manifest"] = hashlib.sha256(store.get(f"{folder(release_id)}/manifest.json")).hexdigest()
     append(store, LOG, {**entry, "digest": digest(entry)})
     return made
+
+
+def _cards(store: Store, release_id: str, project: str, exports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put beside each export what `datasets` needs to read it, and what a person should know of it."""
+    put = []
+    for export in exports:
+        path = f"{export['name']}/{CARD}"
+        with store.scratch() as scratch:
+            scratch.write_text(card(release_id, project, export), encoding="utf-8")
+            put.append({"path": path, "digest": file_digest(scratch), "bytes": scratch.stat().st_size, "rows": 0})
+            store.put_file(f"{folder(release_id)}/{path}", scratch)
+    return put
 
 
 def listed(store: Store) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import polars as pl
 
 from feedback_assets.digests import fingerprint
 from feedback_assets.errors import FeedbackError
+from feedback_assets.exports.card import CARD
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import environment
 from feedback_assets.materialize.project import Project
@@ -215,7 +216,9 @@ def _unlike(store: Store, recorded: Table, other: Store, rebuilt: Table) -> str 
 def _files(store: Store, release: Release, project: Project, commits: Mapping[str, Commit]) -> Replayed:
     """Whether the files for trainers, written again, are the same bytes, or hold the same."""
     recorded = {
-        file["path"]: file["digest"] for file in release.circumstances["files"] if file["path"] != "annotations.parquet"
+        file["path"]: file["digest"]
+        for file in release.circumstances["files"]
+        if file["path"] != "annotations.parquet" and not file["path"].endswith(f"/{CARD}")
     }
     written = dict(write_exports(project, commits)[1])
     unlike = [

@@ -12,7 +12,7 @@ import polars as pl
 
 from feedback_assets.code_version import code_digest
 from feedback_assets.errors import FeedbackError
-from feedback_assets.exports.trl import eligible
+from feedback_assets.exports.lines import eligible
 from feedback_assets.materialize.commit import Commit, Commits
 from feedback_assets.materialize.environment import environment
 from feedback_assets.provenance.release import Release, chain_of

@@ -1,39 +1,17 @@
 """training_set: the index of a release. Which records are in it, how often, with which weight, in which split."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import polars as pl
-from pydantic import AfterValidator, Field
+from pydantic import Field, model_validator
 
 from feedback_assets.engine.engine import Engine
 from feedback_assets.errors import FeedbackError
+from feedback_assets.exports.lengths import TRAINERS, drops, most, predicted, tokens
+from feedback_assets.exports.lines import eligible
+from feedback_assets.exports.section import Export, Exports
 from feedback_assets.policy import Section
 from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, fates
-
-
-class Export(Section):
-    """One flat file a split, for a trainer."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the folder")
-    format: Literal["preference", "kto", "rating"] = Field(
-        default="preference",
-        description="prompt with chosen, rejected (preference), completion, label (kto) or completion, score (rating)",
-    )
-    file: Literal["parquet", "jsonl"] = "parquet"
-    conversational: bool = Field(
-        default=True, description="prompt and responses as lists of messages; otherwise plain text"
-    )
-    ties: Literal["drop", "error"] = Field(
-        default="drop", description="a tie has no chosen side: leave it out, or refuse"
-    )
-
-
-def _named_once(exports: tuple[Export, ...]) -> tuple[Export, ...]:
-    names = [export.name for export in exports]
-    if len(set(names)) < len(names):
-        raise ValueError("two exports have the same name; they would write the same files")
-    return exports
-
 
 DEFAULT_EXPORTS = (Export.model_validate({"name": "preferences"}),)
 
@@ -45,12 +23,21 @@ class TrainingSetSection(Section):
         default="weights",
         description="weights: each record once, with a weight column; copies: repeated lines and no weight column",
     )
-    exports: Annotated[tuple[Export, ...], AfterValidator(_named_once)] = DEFAULT_EXPORTS
+    exports: Exports = DEFAULT_EXPORTS
+
+    @model_validator(mode="after")
+    def _halves_a_tie(self) -> "TrainingSetSection":
+        for export in self.exports:
+            if self.realise == "copies" and export.ties == "both-ways":
+                raise ValueError(
+                    f"export {export.name!r}: a tie given both ways weighs half each way, which `realise: copies` "
+                    "cannot express; use `realise: weights`, or `ties: drop`"
+                )
+        return self
 
 
 def promises(section: TrainingSetSection) -> list[Expectation]:
     """What a release keeps."""
-    del section
     return [
         Expectation(
             "expect_column_values_to_be_in_set",
@@ -63,16 +50,34 @@ def promises(section: TrainingSetSection) -> list[Expectation]:
             "weights as realised are at least 0 and finite",
             {"column": "training_weight", "min_value": 0, "max_value": 1e9},
         ),
+        *(
+            Expectation(
+                "expect_column_values_to_be_between",
+                f"of {export.name}, at most {export.trainer.max_dropped_share:.1%} are predicted to be dropped for "
+                f"their length, as {TRAINERS[drops(export)]} would at {export.trainer.max_length:,} tokens",
+                {
+                    "column": export.tokens(),
+                    "max_value": most(export),
+                    "mostly": round(1 - export.trainer.max_dropped_share, 9),
+                },
+                id="length",
+                blocking=export.trainer.blocking,
+            )
+            for export in section.exports
+            if export.trainer
+        ),
     ]
 
 
 def training_set(inputs: Inputs, section: TrainingSetSection, engine: Engine) -> Output:
     """One row a record: all columns so far and `training_weight` (Float64, weight × copies: the signal as realised).
 
-    Copies of one record are one row here. With `realise: copies` the weights must all be equal.
+    Copies of one record are one row here. With `realise: copies` the weights must all be equal. For each export with a
+    trainer, `tokens_<export>` (UInt32): the predicted length that decides whether the trainer drops the example.
 
     Raises:
-        FeedbackError: `realise: copies` with weights that differ.
+        FeedbackError: `realise: copies` with weights that differ; an export names a column that is not there, or has
+            ties or missing margins that its policy calls an error.
     """
     del engine
     rows = (
@@ -86,13 +91,40 @@ def training_set(inputs: Inputs, section: TrainingSetSection, engine: Engine) ->
             "training_set.realise: copies would lose the weights, which differ between rows; "
             "use `realise: weights`, or take the factors out of `reweighted`"
         )
+    for export in section.exports:
+        _held_against(export, rows)
+    asked = [export for export in section.exports if export.trainer]
+    rows = rows.with_columns(*map(tokens, asked))
     came = inputs.rows.select("row_id", "copies").collect()
     splits = rows.group_by("assigned_split").len().sort("assigned_split")
     return Output(
         rows,
         fates(rows, "kept", copies=1).collect(),
-        facts={"realise": section.realise, "splits": dict(splits.iter_rows()), "examples": came.height},
+        facts={
+            "realise": section.realise,
+            "splits": dict(splits.iter_rows()),
+            "examples": came.height,
+            "predicted_drops": {export.name: predicted(rows, export, section.realise) for export in asked},
+        },
     )
+
+
+def _held_against(export: Export, rows: pl.DataFrame) -> None:
+    named = {f"columns: {name}": name for name in export.columns}
+    if export.format == "reward":
+        named["margin"] = export.margin
+    for key, name in named.items():
+        if name not in rows.columns:
+            raise FeedbackError(
+                f"training_set.exports: {export.name}: {key}: the training set has no column {name!r}; "
+                f"it has: {', '.join(sorted(rows.columns))}"
+            )
+    if export.format == "reward" and not rows.schema[export.margin].is_numeric():
+        raise FeedbackError(
+            f"training_set.exports: {export.name}: margin: {export.margin!r} is no number; name a column that is one, "
+            "such as margin or confidence"
+        )
+    eligible(rows, export.pinned())
 
 
 STAGE = Stage(

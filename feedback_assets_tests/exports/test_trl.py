@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from feedback_assets.errors import FeedbackError
+from feedback_assets.exports.section import Export
 from feedback_assets.exports.trl import examples
 from feedback_assets.record import CONTENT_SCHEMA
 
@@ -37,8 +38,8 @@ PAIRS = index(("y", "preference", "b", None, 1, "eval"), ("x", "preference", "a"
 
 
 def made(rows: pl.DataFrame, realise: str = "weights", **export) -> list[dict]:
-    settings = {"name": "e", "format": "preference", "conversational": False, "ties": "drop", **export}
-    return examples(CONTENT.lazy(), rows, settings, realise).to_dicts()
+    settings = Export.model_validate({"name": "e", "conversational": False, "separator": "", **export})
+    return examples(CONTENT.lazy(), rows, settings.pinned(), realise).to_dicts()
 
 
 def test_a_preference_has_the_chosen_and_the_rejected_text_in_the_order_of_the_content():
@@ -47,7 +48,7 @@ def test_a_preference_has_the_chosen_and_the_rejected_text_in_the_order_of_the_c
         {
             "row_id": "y",
             "split": "eval",
-            "prompt": "user: Hi\n\nassistant: Hello\n\nuser: How are you?",
+            "prompt": "user: Hiassistant: Hellouser: How are you?",
             "chosen": "b1",
             "rejected": "a1",
         },
@@ -91,7 +92,7 @@ def test_each_format_takes_the_records_of_its_kind():
 def test_a_tie_is_left_out_or_refused_as_the_policy_says():
     rows = index(("t", "preference", "tie", None, 0, "train"), ("y", "preference", "a", None, 1, "train"))
     assert [entry["row_id"] for entry in made(rows)] == ["y"]
-    with pytest.raises(FeedbackError, match=r"export 'e': 1 records are ties, first t; .* `ties: drop`") as caught:
+    with pytest.raises(FeedbackError, match=r"export 'e': 1 records are ties, .*, first t; use `ties: drop`") as caught:
         made(rows, ties="error")
     assert "\n" not in str(caught.value)
 
@@ -105,3 +106,41 @@ def test_copies_are_repeated_lines_only_where_they_are_realised_so():
 def test_records_that_share_a_text_come_in_the_order_of_their_ids():
     same = [(name, "preference", "a", None, 0, "train") for name in "cabed"]
     assert [entry["row_id"] for entry in made(index(*same))] == ["a", "b", "c", "d", "e"]
+
+
+def test_plain_turns_and_the_response_that_a_trainer_joins_to_them_are_told_apart():
+    first, second = made(PAIRS, separator="\n\n")
+    assert first["prompt"] + first["chosen"] == "Hi\n\na0"
+    assert second["prompt"] + second["chosen"] == "user: Hi\n\nassistant: Hello\n\nuser: How are you?\n\nb1"
+
+
+def test_a_reward_pair_has_its_margin_from_the_column_that_the_policy_names():
+    rows = PAIRS.with_columns(confidence=pl.Series([0.5, 1.0]))
+    assert [(line["row_id"], line["margin"]) for line in made(rows, format="reward", margin="confidence")] == [
+        ("x", 1.0),
+        ("y", 0.5),
+    ]
+
+
+def test_a_missing_margin_is_refused_left_out_or_0_as_the_policy_says():
+    rows = PAIRS.with_columns(margin=pl.Series([None, 2.0]))
+    with pytest.raises(
+        FeedbackError, match=r"export 'e': 1 records have no margin, first y; use `missing_margin: zero`"
+    ):
+        made(rows, format="reward")
+    assert [line["margin"] for line in made(rows, format="reward", missing_margin="drop")] == [2.0]
+    assert [line["margin"] for line in made(rows, format="reward", missing_margin="zero")] == [2.0, 0.0]
+
+
+def test_a_tie_given_both_ways_stands_once_in_each_order_without_a_margin():
+    rows = index(("t", "preference", "tie", None, 0, "train")).with_columns(margin=pl.lit(3.0))
+    assert made(rows, format="reward", ties="both-ways") == [
+        {"row_id": "t", "split": "train", "prompt": "Hi", "chosen": "a0", "rejected": "b0", "margin": 0.0},
+        {"row_id": "t", "split": "train", "prompt": "Hi", "chosen": "b0", "rejected": "a0", "margin": 0.0},
+    ]
+
+
+def test_columns_that_the_policy_repeats_stand_behind_the_text():
+    rows = PAIRS.with_columns(annotator_id=pl.Series(["ann-y", "ann-x"]))
+    assert [list(line)[-1] for line in made(rows, columns=["annotator_id"])] == ["annotator_id"] * 2
+    assert [line["annotator_id"] for line in made(rows, columns=["annotator_id"])] == ["ann-x", "ann-y"]

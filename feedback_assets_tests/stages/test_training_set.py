@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from feedback_assets.checks.conservation import conservation
 from feedback_assets.errors import FeedbackError
 from feedback_assets.stages.stage import Inputs, Output
-from feedback_assets.stages.training_set import TrainingSetSection, training_set
+from feedback_assets.stages.training_set import TrainingSetSection, promises, training_set
 from feedback_assets_tests.stages.engine_in_memory import EngineInMemory
 from feedback_assets_tests.stages.records import records
 
@@ -36,7 +36,11 @@ def test_copies_of_a_record_are_one_row_with_the_weight_of_all():
         ("r2", 2, 4.0),
     ]
     assert "copy_index" not in output.rows.columns
-    assert output.facts == {"realise": "weights", "splits": {"eval": 1, "train": 2}, "examples": 6}
+    assert {key: output.facts[key] for key in ("realise", "splits", "examples")} == {
+        "realise": "weights",
+        "splits": {"eval": 1, "train": 2},
+        "examples": 6,
+    }
     assert conservation(rows, output.rows, output.fates).passed
 
 
@@ -53,3 +57,38 @@ def test_copies_that_would_lose_different_weights_are_refused_in_one_line():
 def test_two_exports_of_one_name_are_refused():
     with pytest.raises(ValidationError, match="two exports have the same name"):
         TrainingSetSection.model_validate({"exports": [{"name": "a"}, {"name": "a", "format": "kto"}]})
+
+
+@pytest.mark.parametrize(
+    ("export", "wrong"),
+    [
+        ({"columns": ["annotator"]}, "e: columns: annotator: the training set has no column 'annotator'; it has: "),
+        ({"format": "reward", "margin": "far"}, "e: margin: the training set has no column 'far'"),
+        ({"format": "reward", "margin": "label"}, "e: margin: 'label' is no number; name a column that is one"),
+    ],
+)
+def test_a_column_that_an_export_cannot_use_is_refused_before_anything_is_written(export, wrong):
+    with pytest.raises(FeedbackError, match=wrong) as caught:
+        made(upsampled_rows([1.0], [1]), exports=[{"name": "e", **export}])
+    assert "\n" not in str(caught.value)
+
+
+def test_ties_given_both_ways_weigh_half_which_copies_cannot_express():
+    with pytest.raises(ValidationError, match="`realise: copies` cannot express"):
+        TrainingSetSection.model_validate({"realise": "copies", "exports": [{"name": "e", "ties": "both-ways"}]})
+
+
+def test_a_column_that_means_something_else_to_the_trainer_is_not_repeated():
+    with pytest.raises(ValidationError, match=r"e\.columns: 'label' means something else in this file"):
+        TrainingSetSection.model_validate({"exports": [{"name": "e", "columns": ["label"]}]})
+
+
+def test_what_a_trainer_would_drop_is_a_promise_that_warns_or_holds_back_as_the_policy_says():
+    def promised(**trainer):
+        section = TrainingSetSection.model_validate({"exports": [{"name": "e", "trainer": trainer}]})
+        return promises(section)[-1]
+
+    warns = promised(max_length=512, max_dropped_share=0.02)
+    assert warns.kwargs == {"column": "tokens_e", "max_value": 512, "mostly": 0.98}
+    assert (warns.blocking, promised(blocking=True).blocking) == (False, True)
+    assert "at most 2.0% are predicted to be dropped" in warns.meaning
