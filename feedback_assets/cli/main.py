@@ -154,6 +154,26 @@ def questions(
         tables.show_questions(answered)
 
 
+@app.command()
+def report(
+    release: Annotated[
+        str, typer.Argument(help="A release's id or its beginning, its number, `latest`, or a manifest file.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Write one page that a reviewer reads before training, from the manifest alone."""
+    from feedback_assets.cli.report import write_report
+
+    written = write_report(_release(release, policy, store), output)
+    if as_json:
+        _print_json(written)
+    else:
+        print(f"{written['report']}: {written['headline']}")
+
+
 def _release(name: str, policy: Path | None, store: Path | None) -> Any:
     from feedback_assets.provenance.release import find
     from feedback_assets.snapshots.store import LocalStore
