@@ -17,6 +17,8 @@ def write_report(release: Release, output: Path) -> dict[str, Any]:
     try:
         output.write_text(report(release), encoding="utf-8")
     except OSError as error:
-        raise FeedbackError(f"{output}: cannot be written: {error.strerror or error}; give another file with -o") from None
+        raise FeedbackError(
+            f"{output}: cannot be written: {error.strerror or error}; give another file with -o"
+        ) from None
     verdict = told(release)["verdict"]
     return {"report": str(output), "release": release.id, **verdict}

@@ -10,7 +10,9 @@ from feedback_assets.materialize.batches import batches, waiting_files
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration.lineage import COMMIT
+from feedback_assets.provenance.at_a_glance import is_flow, picture
 from feedback_assets.provenance.release import Release, folder, training_files
+from feedback_assets.provenance.report import report_key
 from feedback_assets.record import CONTENT, RECORD
 
 DESCRIPTIONS = {column.name: column.description for column in (*RECORD, *CONTENT)}
@@ -36,6 +38,8 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         "seconds": commit.circumstances["seconds"]["compute"],
         "bytes": sum(part.bytes for part in table.parts),
     }
+    if is_flow(commit.content):
+        metadata["picture"] = dg.MetadataValue.md(picture(commit.content))
     if commit.content["fates"]:
         metadata["fates"] = _table(commit.content["fates"])
     if commit.content["drift"]:
@@ -50,6 +54,7 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
     if made is not None:
         metadata["release"] = made.id
         metadata["manifest"] = dg.MetadataValue.path(str(project.store.path(f"{folder(made.id)}/manifest.json")))
+        metadata["report"] = dg.MetadataValue.path(str(project.store.path(report_key(made))))
         for path in training_files(project.store, made):
             metadata[f"training_file_{path.parent.name}_{path.name}"] = dg.MetadataValue.path(str(path))
     return metadata

@@ -36,13 +36,14 @@ DARK = {
     "gained": "#66c08a",
 }
 FONT = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
-CHARACTER = 0.58  # mean width of a character in these fonts, in font sizes: on the wide side, so that text fits
+CHARACTER = 0.55  # mean width of a character in these fonts, in font sizes: on the wide side, so that text fits
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def variables(colours: dict[str, str]) -> str:
-    """The colours as CSS custom properties."""
-    return "".join(f"--{name}:{value};" for name, value in colours.items())
+def colours() -> str:
+    """The colours as CSS custom properties, for light, dark and paper."""
+    light, dark = ("".join(f"--{name}:{value};" for name, value in theme.items()) for theme in (LIGHT, DARK))
+    return f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
 def classes(within: str = "") -> str:
@@ -104,7 +105,9 @@ class Canvas:
 
         (x, y), (to_x, to_y) = start, end
         path = drawsvg.Path(class_=f"thread {look}", stroke_width=round(max(thick, 1.0), 1), stroke_opacity=0.75)
-        self._drawn.append(path.M(round(x, 1), round(y, 1)).Q(round(x, 1), round(to_y, 1), round(to_x, 1), round(to_y, 1)))
+        self._drawn.append(
+            path.M(round(x, 1), round(y, 1)).Q(round(x, 1), round(to_y, 1), round(to_x, 1), round(to_y, 1))
+        )
 
     def svg(self, height: float, title: str, *, alone: bool) -> str:
         """The picture as SVG text; `alone`: with its own colours and paper, else those of the page it stands in."""
@@ -114,9 +117,7 @@ class Canvas:
         drawing.append_title(_NOT_XML.sub("\ufffd", title))
         if alone:
             # On paper of its own: the Dagster UI can be dark where the system is light.
-            drawing.append_css(
-                f":root{{{variables(LIGHT)}}}@media (prefers-color-scheme:dark){{:root{{{variables(DARK)}}}}}{classes()}"
-            )
+            drawing.append_css(colours() + classes())
             drawing.append(drawsvg.Rectangle(0, 0, self.width, round(height), rx=6, class_="paper"))
         drawing.extend(self._drawn)
         return drawing.as_svg(header="", skip_js=True)

@@ -27,7 +27,7 @@ def draw_flow(canvas: Canvas, at: tuple[float, float], width: float, steps: Sequ
     if not steps:
         return 0.0
     most = max(max(step.came, step.went) for step in steps) or 1
-    broad = width * 0.42
+    broad = width * (0.42 if width > 500 else 0.3)  # a phone has less room beside the reasons
     scale = broad / most
     _node(canvas, (x, y), steps[0].came * scale, first, steps[0].came)
     top = y + NODE
@@ -45,7 +45,7 @@ def draw_flow(canvas: Canvas, at: tuple[float, float], width: float, steps: Sequ
             if look == "lost":
                 edge = max(edge - rows * scale, 0)
             canvas.branch(start, (x + broad + 10, middle), look, thick)
-            canvas.text(x + broad + 15, middle + 4, label, size=12, fit=width - broad - 15)
+            canvas.text(x + broad + 15, middle + 4, label, size=11.5, fit=width - broad - 15)
         _node(canvas, (x, top + gap), went, step.name, step.went)
         top += gap + NODE
     return top - y

@@ -12,7 +12,7 @@ MOST_CELLS = 6
 
 
 def stage_svg(step: Step, first: str, moved: Sequence[tuple[str, str, Sequence[Cell]]], note: str) -> str:
-    """A picture that stands alone: `moved` are the columns to show, each with a heading and cells; `note` a last line."""
+    """A picture that stands alone: `moved` are the columns to show, with a heading and cells; `note` a last line."""
     canvas = Canvas(WIDTH)
     top = EDGE + draw_flow(canvas, (EDGE, EDGE), WIDTH - 2 * EDGE, [step], first) + 8
     wide = (WIDTH - 3 * EDGE) / 2

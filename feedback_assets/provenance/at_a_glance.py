@@ -12,6 +12,7 @@ from feedback_assets.pictures.stage import stage_svg
 STAYS = ("kept", "copied")
 MOST_COLUMNS = 4
 START = "batches"
+COPIES = "copies, which stand as a number beside their record"
 
 
 def flow_step(content: Mapping[str, Any]) -> Step:
@@ -25,7 +26,7 @@ def flow_step(content: Mapping[str, Any]) -> Step:
         of = f"copies of {sum(fate['rows'] for fate in copied):,} rows: {rules}" if copied else "made here"
         joined.append((of, more))
     elif more < 0:
-        left.append(("copies, counted beside their record", -more))
+        left.append((COPIES, -more))
     return Step(content["asset"], content["rows_in"], content["rows_out"], left, joined)
 
 
@@ -62,8 +63,8 @@ def cells(drift: Mapping[str, Any]) -> list[Cell]:
     return [Cell(str(cell["cell"]), cell["reference"], cell["current"]) for cell in drift.get("cells") or ()]
 
 
-def picture(content: Mapping[str, Any], first: str) -> str:
-    """The stage at a glance, as Markdown for Dagster; `first` names where its rows came from."""
+def picture(content: Mapping[str, Any]) -> str:
+    """The stage at a glance, as Markdown that shows it inline."""
     drifts = led(content["drift"])
     shown = [(drift["column"], f"PSI {drift['psi']:.3f}", cells(drift)) for drift in drifts if drift.get("cells")]
     measured = [drift for drift in drifts if drift.get("psi") is not None]
@@ -75,5 +76,5 @@ def picture(content: Mapping[str, Any], first: str) -> str:
         note = f"{len(measured)} columns, none moved; largest PSI: {most['column']} {most['psi']:.3f}"
     else:
         note = "the start of the graph: nothing to compare with" if not content["inputs"] else ""
-    svg = stage_svg(flow_step(content), first, shown[:MOST_COLUMNS], note)
+    svg = stage_svg(flow_step(content), "in" if content["inputs"] else START, shown[:MOST_COLUMNS], note)
     return markdown(svg, f"{content['asset']}: {content['rows_in']} rows in, {content['rows_out']} rows out; {note}")

@@ -7,15 +7,16 @@ reviewer would look for it.
 import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 
 from feedback_assets.materialize.commit import HOLDS_BACK
 from feedback_assets.pictures.bars import Cell, shares_svg
-from feedback_assets.pictures.canvas import DARK, LIGHT, classes, percent, variables
+from feedback_assets.pictures.canvas import classes, colours, percent
 from feedback_assets.pictures.flow import Step, flow_svg
-from feedback_assets.provenance.at_a_glance import START, cells, flow_step, is_flow, led, reason, rule_of
+from feedback_assets.provenance.at_a_glance import COPIES, START, cells, flow_step, is_flow, led, reason, rule_of
 from feedback_assets.provenance.questions import questions
-from feedback_assets.provenance.release import Release
+from feedback_assets.provenance.release import Release, folder
 
 FIRST_LOSSES = 15
 MOST_LOSSES = 500
@@ -26,12 +27,15 @@ def report(release: Release, approvals: Sequence[Mapping[str, Any]] = ()) -> str
     """The page as HTML text, the same bytes for the same manifest and approvals (who, at, note)."""
     import jinja2
 
-    pages = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters |= {"number": _number, "percent": percent, "count": lambda value: f"{value:,}"}
     page = pages.from_string(_beside("report.html"))
     return page.render(**told(release), approvals=approvals, css=_css())
+
+
+def report_key(release: Release) -> str:
+    """Where the report that a run writes lies in the store: beside the manifest, as it was when it was made."""
+    return f"{folder(release.id)}/report.html"
 
 
 def _beside(name: str) -> str:
@@ -39,9 +43,7 @@ def _beside(name: str) -> str:
 
 
 def _css() -> str:
-    dark = f"@media (prefers-color-scheme:dark){{:root{{{variables(DARK)}}}}}"
-    printed = f"@media print{{:root{{{variables(LIGHT)}}}}}"
-    return f":root{{{variables(LIGHT)}}}{dark}{printed}{classes('.picture ')}{_beside('report.css')}"
+    return colours() + classes(".picture ") + _beside("report.css")
 
 
 def told(release: Release) -> dict[str, Any]:
@@ -110,11 +112,12 @@ def _verdict(
         says = f"not as expected: {', '.join(moved)}" if moved else "nothing was held against an expected distribution"
         stop = stop or bool(moved)
         points.append({"level": "stop" if moved else "open", "where": "distributions", "name": "", "says": says})
-    for question in ("annotations", "transformations", "distribution"):
-        points += [
-            {"level": "open", "where": question, "name": "", "says": sentence}
-            for sentence in answers[question]["incomplete"]
-        ]
+    for number, question in enumerate(("annotations", "transformations", "distribution"), start=1):
+        first, *others = answers[question]["incomplete"] or [None]
+        if first is not None:
+            more = f" (and {len(others)} more)" if others else ""
+            says = f"answer {number} is incomplete: {first}{more}"
+            points.append({"level": "open", "where": "answers", "name": "", "says": says})
     unsure = sum(check["status"] == "inconclusive" for check in checks)
     order = ["stop", "waived", "warning", "open"]
     points.sort(key=lambda point: order.index(point["level"]))
@@ -133,12 +136,13 @@ def _stage(entry: Mapping[str, Any], commits: Mapping[str, Any], circumstances: 
     facts = commit["facts"]
     rules = facts.get("rules", {}) if isinstance(facts, dict) else {}
     drifts = led(commit["drift"])
+    step = flow_step(commit)
     own = circumstances["commits"].get(entry["asset"], {})
     since = (own.get("against_previous") or {}).get("columns", [])
     return {
         **entry,
         "inputs": sorted(commit["inputs"]),
-        "flows": is_flow(commit),
+        "besides": [*step.joined, *((label, -rows) for label, rows in step.left if label == COPIES)],
         "fates": [
             {
                 **fate,
@@ -205,8 +209,9 @@ def _actual_cells(actual: Mapping[str, Any] | None) -> list[Cell]:
         shares = sorted(actual["shares"].items(), key=lambda item: (-item[1], item[0]))
         return [Cell(name, None, share) for name, share in shares]
     edges = [f"{edge:g}" for edge in actual["edges"]]
-    names = [f"below {edges[0]}", *(f"{a} to {b}" for a, b in zip(edges, edges[1:], strict=False)), f"from {edges[-1]}"]
-    found = [Cell(name, None, share) for name, share in zip(names, actual["shares"], strict=False)] if edges else []
+    between = [f"{low} to {high}" for low, high in pairwise(edges)]
+    names = [f"below {edges[0]}", *between, f"from {edges[-1]}"] if edges else ["all"]
+    found = [Cell(name, None, share) for name, share in zip(names, actual["shares"], strict=False)]
     return [*found, Cell(NULLS, None, actual["nulls"])] if actual.get("nulls") else found
 
 
@@ -230,4 +235,6 @@ def _losses(commits: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _number(value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:,}" if isinstance(value, int) else "0" if abs(value) < 0.0005 else f"{value:.3f}"
+    if isinstance(value, int) or value == 0:
+        return f"{value:,.0f}"
+    return "<0.001" if abs(value) < 0.0005 else f"{value:,.3f}"
