@@ -10,7 +10,7 @@ from feedback_assets.materialize.batches import batches, waiting_files
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration.lineage import COMMIT
-from feedback_assets.provenance.at_a_glance import is_flow, picture
+from feedback_assets.provenance.at_a_glance import is_flow, pictures
 from feedback_assets.provenance.release import Release, folder, training_files
 from feedback_assets.provenance.report import report_key
 from feedback_assets.record import CONTENT, RECORD
@@ -39,7 +39,7 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         "bytes": sum(part.bytes for part in table.parts),
     }
     if is_flow(commit.content):
-        metadata["picture"] = dg.MetadataValue.md(picture(commit.content))
+        metadata.update({name: dg.MetadataValue.md(drawn) for name, drawn in pictures(commit.content).items()})
     if commit.content["fates"]:
         metadata["fates"] = _table(commit.content["fates"])
     if commit.content["drift"]:

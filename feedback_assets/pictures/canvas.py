@@ -37,7 +37,7 @@ DARK = {
 }
 FONT = "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
 CHARACTER = 0.55  # mean width of a character in these fonts, in font sizes: on the wide side, so that text fits
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def colours() -> str:
@@ -74,7 +74,7 @@ class Canvas:
         """Text with its baseline at y, shortened to the width `fit`; the whole of it is then its tooltip."""
         import drawsvg
 
-        words = _NOT_XML.sub("\ufffd", words).replace("\n", " ").replace("\r", " ")
+        words = NOT_XML.sub("\ufffd", words).replace("\n", " ").replace("\r", " ")
         room = int(fit / (size * CHARACTER)) if fit is not None else len(words)
         shown = words if len(words) <= room else f"{words[: max(room - 1, 1)].rstrip()}…"
         element = drawsvg.Text(shown, size, round(x, 1), round(y, 1), class_=look, text_anchor=anchor)
@@ -114,13 +114,13 @@ class Canvas:
         import drawsvg
 
         drawing = drawsvg.Drawing(self.width, round(height), class_="picture", role="img")
-        drawing.append_title(_NOT_XML.sub("\ufffd", title))
+        drawing.append_title(NOT_XML.sub("\ufffd", title))
         if alone:
             # On paper of its own: the Dagster UI can be dark where the system is light.
             drawing.append_css(colours() + classes())
             drawing.append(drawsvg.Rectangle(0, 0, self.width, round(height), rx=6, class_="paper"))
         drawing.extend(self._drawn)
-        return drawing.as_svg(header="", skip_js=True)
+        return str(drawing.as_svg(header="", skip_js=True))
 
 
 def markdown(svg: str, words: str) -> str:

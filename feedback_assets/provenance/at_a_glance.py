@@ -7,10 +7,13 @@ from feedback_assets.materialize.examine import REGISTRIES
 from feedback_assets.pictures.bars import Cell
 from feedback_assets.pictures.canvas import markdown
 from feedback_assets.pictures.flow import Step
+from feedback_assets.pictures.glance import glance
 from feedback_assets.pictures.stage import stage_svg
 
 STAYS = ("kept", "copied")
 MOST_COLUMNS = 4
+MOST_REASONS = 1
+LONGEST = 75
 START = "batches"
 COPIES = "copies, which stand as a number beside their record"
 
@@ -63,18 +66,46 @@ def cells(drift: Mapping[str, Any]) -> list[Cell]:
     return [Cell(str(cell["cell"]), cell["reference"], cell["current"]) for cell in drift.get("cells") or ()]
 
 
-def picture(content: Mapping[str, Any]) -> str:
-    """The stage at a glance, as Markdown that shows it inline."""
-    drifts = led(content["drift"])
-    shown = [(drift["column"], f"PSI {drift['psi']:.3f}", cells(drift)) for drift in drifts if drift.get("cells")]
-    measured = [drift for drift in drifts if drift.get("psi") is not None]
-    if shown:
-        note = f"columns that moved: {len(shown)} of {len(drifts)}"
-        note += f", the first {MOST_COLUMNS} shown" if len(shown) > MOST_COLUMNS else ""
-    elif measured:
-        most = max(measured, key=lambda drift: drift["psi"])
-        note = f"{len(measured)} columns, none moved; largest PSI: {most['column']} {most['psi']:.3f}"
+def pictures(content: Mapping[str, Any]) -> dict[str, str]:
+    """The stage as Markdown: `picture` small enough to be shown in place, `picture_in_full` behind a click."""
+    step, drifts = flow_step(content), led(content["drift"])
+    moved = [drift for drift in drifts if drift.get("cells")]
+    shown = [(drift["column"], f"PSI {_three(drift['psi'])}", cells(drift)) for drift in moved[:MOST_COLUMNS]]
+    note = _note(content, drifts, moved)
+    first = "in" if content["inputs"] else START
+    small = [f"{first} {step.came:,} → {step.name} {step.went:,}"]
+    if moved:
+        small += [*_in_short(step), f"{shown[0][0]}, {shown[0][1]}: before → after"]
+        bars = shown[0][2]
     else:
-        note = "the start of the graph: nothing to compare with" if not content["inputs"] else ""
-    svg = stage_svg(flow_step(content), "in" if content["inputs"] else START, shown[:MOST_COLUMNS], note)
-    return markdown(svg, f"{content['asset']}: {content['rows_in']} rows in, {content['rows_out']} rows out; {note}")
+        small.append(note)
+        fates = sorted(content["fates"], key=lambda fate: (fate["fate"] != "kept", -fate["rows"], reason(fate)))
+        told = sum(fate["rows"] for fate in fates) or 1
+        bars = [Cell(reason(fate), None, fate["rows"] / told) for fate in fates]
+    described = f"{step.name}: {step.came} rows in, {step.went} rows out; {note}"
+    return {
+        "picture": glance(small, bars),
+        "picture_in_full": markdown(stage_svg(step, first, shown, note), described),
+    }
+
+
+def _note(content: Mapping[str, Any], drifts: Sequence[Mapping[str, Any]], moved: Sequence[Any]) -> str:
+    measured = [drift for drift in drifts if drift.get("psi") is not None]
+    if moved:
+        more = f", the first {MOST_COLUMNS} shown" if len(moved) > MOST_COLUMNS else ""
+        return f"columns that moved: {len(moved)} of {len(drifts)}{more}"
+    if measured:
+        most = max(measured, key=lambda drift: drift["psi"])
+        return f"{len(measured)} columns, none moved; largest PSI: {most['column']} {_three(most['psi'])}"
+    return "" if content["inputs"] else "the start of the graph: nothing to compare with"
+
+
+def _in_short(step: Step) -> list[str]:
+    left = sorted(step.left, key=lambda entry: (-entry[1], entry[0]))
+    told = [f"−{rows:,} {label}" for label, rows in left] + [f"+{rows:,} {label}" for label, rows in step.joined]
+    more = f", and {len(told) - MOST_REASONS} more" if len(told) > MOST_REASONS else ""
+    return [", ".join(told[:MOST_REASONS])[:LONGEST] + more] if told else []
+
+
+def _three(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

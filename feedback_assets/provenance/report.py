@@ -39,7 +39,7 @@ def report_key(release: Release) -> str:
 
 
 def _beside(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files("feedback_assets.provenance").joinpath(name).read_text(encoding="utf-8")
 
 
 def _css() -> str:
