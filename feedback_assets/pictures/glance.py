@@ -57,11 +57,13 @@ def _drawn(lines: Sequence[str], cells: Sequence[Cell]) -> str:
 
 
 def _tight(svg: str) -> str:
-    """The same without what a browser does not need: every character counts."""
-    for unused in (' xmlns:xlink="http://www.w3.org/1999/xlink"', ' font-size="12"', "/*<![CDATA[*/", "/*]]>*/"):
+    """The same without what a browser does not need: every character counts. Only tags are touched, never text."""
+    for unused in (' xmlns:xlink="http://www.w3.org/1999/xlink"', "/*<![CDATA[*/", "/*]]>*/"):
         svg = svg.replace(unused, "")
-    svg = re.sub(r' viewBox="[^"]*"|<defs>\s*</defs>', "", re.sub(r"\s*\n\s*", " ", svg))
-    return re.sub(r" +(?=[Mh]\d)|(?<=>) +(?=<)| (?=/>)", "", svg)
+    svg = re.sub(r'(?<=>)\s+(?=<)|<defs>\s*</defs>|(?<=") (?=/>)', "", re.sub(r"\n\s+", " ", svg))
+    svg = re.sub(r'(<svg[^>]*?) viewBox="[^"]*"', r"\1", svg)
+    svg = re.sub(r'(<text[^>]*?) font-size="12"', r"\1", svg)
+    return re.sub(r'<path d="[^"]*"', lambda path: "<path " + path[0][6:].replace(" ", ""), svg)
 
 
 def _change(cell: Cell) -> str:

@@ -99,12 +99,13 @@ def _verdict(
     waivers: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
     """Whether anything stands against training, in one line, and what to read first."""
-    waived = {waiver.get("check") for waiver in waivers}
+    waived = {(waiver.get("check"), waiver.get("asset")) for waiver in waivers}
     points = []
     stop = not content["gate"]["opens"]
     for check in checks:
         if check["status"] in HOLDS_BACK:
-            level = ("waived" if check["name"] in waived else "stop") if check["blocking"] else "warning"
+            excused = waived & {(check["name"], check["asset"]), (check["name"], None)}
+            level = "warning" if not check["blocking"] else "waived" if excused else "stop"
             stop = stop or level == "stop"
             points.append({"level": level, "where": check["asset"], "name": check["name"], "says": check["meaning"]})
     if not answers["distribution"]["matches"]:
