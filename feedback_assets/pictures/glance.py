@@ -10,9 +10,9 @@ from feedback_assets.pictures.bars import Cell, shown
 from feedback_assets.pictures.canvas import DARK, LIGHT, NOT_XML, markdown, percent
 
 MOST = 999
-WIDTH = 500
+WIDTH = 460
 LINE = 18
-LEFT, BROAD = 260, 230
+LEFT, BROAD = 240, 214
 _STYLE = (
     "svg{{background:{paper};fill:{ink};font:12px sans-serif}}path{{stroke:{before};stroke-width:6}}"
     ".a{{stroke:{node}}}@media(prefers-color-scheme:dark){{svg{{background:{dark_paper};fill:{dark_ink}}}}}"
