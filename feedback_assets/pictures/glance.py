@@ -53,7 +53,7 @@ def _drawn(lines: Sequence[str], cells: Sequence[Cell]) -> str:
                 path.M(LEFT, LINE * place + 10 + rise).h(max(round(BROAD * share / widest), 1))
         if any(shares):
             drawing.append(path)
-    return markdown(_tight(drawing.as_svg(header="", skip_js=True)), "")
+    return markdown(_tight(str(drawing.as_svg(header="", skip_js=True))), "")
 
 
 def _tight(svg: str) -> str:

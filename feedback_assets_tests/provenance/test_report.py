@@ -100,6 +100,17 @@ def test_a_blocking_check_that_failed_stops_and_a_waiver_lets_it_pass_visibly(ma
     assert "the app was closed" in text
 
 
+def test_a_column_that_is_not_as_expected_is_said_once(made: Release) -> None:
+    def move(content: Content) -> None:
+        fail(content, "training_set", "baseline__language", "The PSI of language against the baseline is 0.41.")
+        content["commits"]["training_set"]["baseline"][0] |= {"verdict": "moved", "psi": 0.41}
+
+    text = said(report(changed(made, move)))
+    assert "stop training_set, baseline__language: The PSI of language against the baseline is 0.41." in text
+    assert "does not match" in text
+    assert "though no check holds it" not in text
+
+
 def test_a_waiver_for_another_stage_lets_nothing_pass(made: Release) -> None:
     def waive(content: Content) -> None:
         fail(content, "filtered", "loss_by_group", "source=app lost all")
