@@ -172,6 +172,24 @@ def questions(release: Release, policy: Policy = None, store: Store = None, as_j
         raise typer.Exit(1)
 
 
+@app.command()
+def report(
+    release: Release,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
+    policy: Policy = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Write one page that a reviewer reads before training, from the manifest alone."""
+    from feedback_assets.cli.report import write_report
+
+    written = write_report(_release(release, policy, store)[1], output)
+    if as_json:
+        _print_json(written)
+    else:
+        print(f"{written['report']}: {written['headline']}")
+
+
 def _release(name: str, policy: Path | None, store: str | None) -> tuple[Any, Any]:
     """The store (None for a manifest file) and the release."""
     from feedback_assets.provenance.release import find

@@ -20,6 +20,7 @@ from feedback_assets.orchestration.lineage import input_version_tags
 from feedback_assets.orchestration.metadata import describe
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.release import Release, release
+from feedback_assets.provenance.report import report, report_key
 from feedback_assets.sources.files import first_line
 from feedback_assets.stages.stage import Stage
 
@@ -99,7 +100,10 @@ def _materialize(project: Project, stage: Stage, context: dg.AssetExecutionConte
     if stage.name != "training_set":
         return materialize(project, stage.name, run_id=context.run.run_id, inputs=inputs), None
     beside = failed_in_dagster(context.instance, project, inputs)
-    return release(project, run_id=context.run.run_id, inputs=inputs, beside=beside)
+    commit, made = release(project, run_id=context.run.run_id, inputs=inputs, beside=beside)
+    if made is not None:
+        project.store.put(report_key(made), report(made).encode())
+    return commit, made
 
 
 def _internal(project: Project, error: Exception) -> str:

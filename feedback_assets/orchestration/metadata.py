@@ -11,7 +11,9 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration import drift_metadata
 from feedback_assets.orchestration.lineage import COMMIT
+from feedback_assets.provenance.at_a_glance import is_flow, pictures
 from feedback_assets.provenance.release import Release, folder, training_files
+from feedback_assets.provenance.report import report_key
 from feedback_assets.record import CONTENT, RECORD
 
 DESCRIPTIONS = {column.name: column.description for column in (*RECORD, *CONTENT)}
@@ -37,6 +39,8 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         "seconds": commit.circumstances["seconds"]["compute"],
         "bytes": sum(part.bytes for part in table.parts),
     }
+    if is_flow(commit.content):
+        metadata.update({name: dg.MetadataValue.md(drawn) for name, drawn in pictures(commit.content).items()})
     if commit.content["fates"]:
         metadata["fates"] = as_table(commit.content["fates"])
     metadata.update({name: as_table(entries) for name, entries in drift_metadata.tables(commit).items()})
@@ -48,6 +52,7 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
     if made is not None:
         metadata["release"] = made.id
         metadata["manifest"] = dg.MetadataValue.path(project.store.uri(f"{folder(made.id)}/manifest.json"))
+        metadata["report"] = dg.MetadataValue.path(project.store.uri(report_key(made)))
         for path in training_files(project.store, made):
             name = "_".join(Path(path).parts[-2:])
             metadata[f"training_file_{name}"] = dg.MetadataValue.path(path)

@@ -119,7 +119,12 @@ def _is_record(key: str) -> bool:
     """Whether this is a manifest, a signature or an approval beside it, a tag, or an entry of the list of releases."""
     if not key.startswith("releases/"):
         return False
-    return key.startswith(("releases/log/", "releases/tags/")) or "/approvals/" in key or "/manifest." in key
+    return (
+        key.startswith(("releases/log/", "releases/tags/"))
+        or "/approvals/" in key
+        or "/manifest." in key
+        or key.endswith("/report.html")
+    )
 
 
 def _marked(store: LocalStore, keep: Keep, releases: list[str], now: datetime) -> Iterator[str]:

@@ -33,3 +33,15 @@ def test_the_table_of_batches_says_what_became_of_each_and_what_waits(sample: Pa
     assert shown["preferences-2026-W99.jsonl"]["arrival"] == ""
     assert len(shown[first.name]["digest"]) == 12
     assert shown[first.name]["rows"] > 0
+
+
+def test_the_ui_shows_what_a_stage_did_in_place_and_leads_to_the_report(sample_run: Path, sample: Path) -> None:
+    with dagster(sample) as instance:
+        reweighted = latest(instance, "reweighted").asset_materialization.metadata
+        training_set = latest(instance, "training_set").asset_materialization.metadata
+    assert len(reweighted["picture"].value) < 1000  # more than that the UI shows only after a click
+    assert len(reweighted["picture_in_full"].value) > 1000
+    report = Path(str(training_set["report"].value))
+    assert report.is_relative_to(sample_run)
+    assert report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert report.with_name("manifest.json").exists()
