@@ -75,6 +75,8 @@ def _recalled(held: Held, key: str) -> Profile | None:
 
 
 def _kept(held: Held, key: str, found: Profile) -> Profile:
+    # In the order in which it is recalled, so that a first run and a later one tell the columns alike.
+    found = Profile(found.counts, dict(sorted(found.kinds.items())), dict(sorted(found.squares.items())))
     held.keep_value(key, found)
     table = write_table(held.store, found.counts.cast(dict(COUNTS)), part_rows=max(found.counts.height, 1))  # type: ignore[arg-type]
     Memo(held.store).put(key, Snapshot("profile", {"counts": table}, {"kinds": found.kinds, "squares": found.squares}))
