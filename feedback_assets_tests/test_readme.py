@@ -42,6 +42,7 @@ def run(command: str, folder: Path) -> str:
 def plain(text: str) -> str:
     """Without digests and times, which change with the code, and without trailing space."""
     text = re.sub(r"\b[0-9a-f]{12,64}\b", lambda match: "#" * len(match[0]), text)
+    text = re.sub(r"\b\d+\.\d s\b", "# s", text)
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
