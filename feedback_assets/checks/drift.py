@@ -69,7 +69,6 @@ def drift_check(
     *,
     against: str,
     blocking: bool = False,
-    definition: Mapping[str, Any] | None = None,
 ) -> CheckResult:
     """What was decided on the PSI of one column.
 
@@ -79,7 +78,6 @@ def drift_check(
             `because`. A column without rows on one side is inconclusive, one with a `problem` an error.
         against: what it is compared with, for the sentence.
         blocking: whether a failure holds the materialization back.
-        definition: what defines the check, beside the limit.
     """
     status, sentence = _STATUS[drift["verdict"]], _sentence(drift, against)
     kept = {key: entry for key, entry in drift.items() if key not in ("cells", "edges", "limits", "verdict", "warning")}
@@ -90,28 +88,19 @@ def drift_check(
         status=status,
         kind="drift",
         meaning=sentence,
-        definition={"type": "drift", **(definition or {}), "limit": drift["limits"]["psi"]},
+        definition={"type": "drift", "limit": drift["limits"]["psi"]},
         observed=kept,
     )
 
 
-def drifts_check(
-    name: str,
-    drifts: Sequence[Mapping[str, Any]],
-    *,
-    against: str,
-    blocking: bool = False,
-    definition: Mapping[str, Any] | None = None,
-) -> CheckResult:
+def drifts_check(name: str, drifts: Sequence[Mapping[str, Any]], *, against: str) -> CheckResult:
     """None of several columns moved; those that did lead, the farthest first. Arguments as for `drift_check`.
 
     Only entries that are `held` decide. It is inconclusive if nothing could be told of any of them.
     """
     held = [entry for entry in drifts if entry["held"]]
     ranked = sorted(held, key=lambda entry: (-(entry.get("psi") or 0.0), entry["column"]))
-    by_verdict = {
-        verdict: [entry for entry in ranked if entry["verdict"] == verdict] for verdict in (*_STATUS, "error")
-    }
+    by_verdict = {verdict: [entry for entry in ranked if entry["verdict"] == verdict] for verdict in _STATUS}
     broken = [*by_verdict["error"], *by_verdict["moved"]]
     status: Status = "error" if by_verdict["error"] else "failed" if broken else "passed"
     if broken:
@@ -129,11 +118,11 @@ def drifts_check(
     return CheckResult(
         name=name,
         passed=status == "passed",
-        blocking=blocking,
+        blocking=False,
         status=status,
         kind="drift",
         meaning=sentence,
-        definition={"type": "drift", **(definition or {})},
+        definition={"type": "drift"},
         observed={
             "columns": len(held),
             "moved": {entry["column"]: entry.get("psi") for entry in by_verdict["moved"]},

@@ -135,10 +135,10 @@ def releases(policy: Policy = None, store: Store = None, as_json: Json = False) 
     from feedback_assets.provenance.release import folder, listed, read
 
     opened = open_store(policy, store)
-    names = tags(opened)
+    names, known = tags(opened), listed(opened)
     entries = []
-    erased, gone = erased_releases(opened), given_up(collected(opened), listed(opened))
-    for entry in listed(opened):
+    erased, gone = erased_releases(opened), given_up(collected(opened), known)
+    for entry in known:
         told = read(opened, entry["id"]).content["annotations"]
         said = {
             "tags": sorted(name for name, release_id in names.items() if release_id == entry["id"]),

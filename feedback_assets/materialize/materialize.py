@@ -25,11 +25,13 @@ from feedback_assets.snapshots.snapshot import (
     Snapshot,
     Table,
     joined,
+    scan,
     scan_part,
     write_fates,
     write_rows,
     write_table,
 )
+from feedback_assets.snapshots.store import Store
 from feedback_assets.stages.converted import with_texts_of_pairs
 from feedback_assets.stages.stage import Inputs, Output, Stage, kept
 from feedback_assets.threads import each
@@ -153,14 +155,14 @@ def _materialize(
     return project.commits.add(content, circumstances)
 
 
-def content_parts(project: Project, ingested: Commit, converted: Commit | None = None) -> tuple[ContentPart, ...]:
+def content_parts(store: Store, ingested: Commit, converted: Commit | None = None) -> tuple[ContentPart, ...]:
     """The text of a commit of `ingested`, part by part; with that of the pairs that `converted` made of its records."""
     parts = tuple(
-        ContentPart(part.fingerprint, part.rows, scan_part(project.store, part))
+        ContentPart(part.fingerprint, part.rows, scan_part(store, part))
         for part in ingested.snapshot.tables["content"].parts
     )
     texts = converted.snapshot.tables.get("texts") if converted is not None else None
-    return parts if texts is None else tuple(with_texts_of_pairs(parts, project.held.rows(texts).collect()))
+    return parts if texts is None else tuple(with_texts_of_pairs(parts, scan(store, texts).collect()))
 
 
 def rows(project: Project, commit: Commit) -> pl.LazyFrame:
@@ -186,7 +188,7 @@ def compute(project: Project, asset: str, inputs: Mapping[str, Commit]) -> Snaps
     content = ()
     if entry.reads_content:
         behind = chain(project, inputs)
-        content = content_parts(project, behind["ingested"], behind.get("converted"))
+        content = content_parts(project.store, behind["ingested"], behind.get("converted"))
     versions = {name: commit.data_version for name, commit in inputs.items()}
     code = project.code_version(entry.name)
     if entry.scope == "whole":

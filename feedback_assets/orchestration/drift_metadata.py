@@ -27,13 +27,14 @@ def tables(commit: Commit) -> dict[str, list[dict[str, Any]]]:
 def numbers(commit: Commit) -> dict[str, float]:
     """The PSI of each column in each comparison; of several sources the largest."""
     found: dict[str, float] = {}
+    told = tables(commit)
     for table, prefix in (
         ("drift_against_input", "psi"),
         ("drift_of_newest_batches", "psi_newest"),
         ("drift_against_baseline", "psi_baseline"),
         ("drift_against_previous", "psi_previous"),
     ):
-        for entry in tables(commit).get(table, []):
+        for entry in told.get(table, []):
             value, name = entry["psi"], f"{prefix}_{entry['column']}"
             if isinstance(value, float) and math.isfinite(value):
                 found[name] = max(value, found.get(name, 0.0))

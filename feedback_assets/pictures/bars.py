@@ -45,7 +45,6 @@ def draw_shares(
     cells = shown(cells, most)
     widest = max((cell.size for cell in cells), default=0.0)
     left, right = x + width * LABEL + 8, x + width - 52
-    scale = (right - left) / widest if widest else 0.0
     for place, cell in enumerate(cells):
         top = y + place * ROW
         canvas.text(x, top + 17, cell.name, size=12, fit=width * LABEL)
@@ -54,8 +53,9 @@ def draw_shares(
         ):
             if share is None:
                 continue
-            canvas.bar(left, top + 3 + row * 12, share * scale, 10, look)
-            canvas.text(left + share * scale + 5, top + 12 + row * 12, percent(share), size=11, look=words)
+            length = (right - left) * (share / widest) if widest else 0.0
+            canvas.bar(left, top + 3 + row * 12, length, 10, look)
+            canvas.text(left + length + 5, top + 12 + row * 12, percent(share), size=11, look=words)
     return len(cells) * ROW
 
 

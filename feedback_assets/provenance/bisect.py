@@ -22,13 +22,11 @@ from feedback_assets.provenance.carriers import Carriers, carriers
 from feedback_assets.provenance.changes import Change, changes, hybrid
 from feedback_assets.provenance.ddmin import Outcome, ddmin
 from feedback_assets.provenance.metrics import Metric, baseline_of, metric
-from feedback_assets.provenance.recipe import Recipe, as_policy, commit_of, has_parts, recipe
-from feedback_assets.provenance.release import Release
+from feedback_assets.provenance.recipe import Recipe, as_policy, has_parts, recipe
+from feedback_assets.provenance.release import Release, commit_of
 from feedback_assets.snapshots.overlay import HYBRIDS, Overlay
 from feedback_assets.snapshots.snapshot import Snapshot, scan
 from feedback_assets.snapshots.store import Store
-
-"""Folder of a store in which hybrids are built; it can be deleted at any time."""
 
 
 @dataclass(frozen=True)

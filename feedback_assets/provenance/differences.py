@@ -16,8 +16,8 @@ from feedback_assets.pipeline import STAGES, stage
 from feedback_assets.provenance.build import scratch
 from feedback_assets.provenance.changes import Change, changes
 from feedback_assets.provenance.effects import fates_of, moved
-from feedback_assets.provenance.recipe import commits_of, has_parts, recipe
-from feedback_assets.provenance.release import Release, annotations_of, folder, unpacked
+from feedback_assets.provenance.recipe import has_parts, recipe
+from feedback_assets.provenance.release import Release, annotations_of, commits_of, folder, unpacked
 from feedback_assets.signal.comparisons import drift_between
 from feedback_assets.signal.drift import finite, kl, psi
 from feedback_assets.signal.section import Limits

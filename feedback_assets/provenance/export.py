@@ -18,7 +18,7 @@ from feedback_assets.exports.trl import INDEX, examples
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import content_parts, rows
 from feedback_assets.materialize.project import Project
-from feedback_assets.snapshots.snapshot import ROW_GROUP
+from feedback_assets.snapshots.snapshot import write_frame
 from feedback_assets.threads import each
 
 File = dict[str, Any]
@@ -43,7 +43,7 @@ def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list
     """
     realise = project.policy.training_set.realise
     commit = commits["training_set"]
-    parts = list(content_parts(project, commits["ingested"], commits.get("converted")))
+    parts = list(content_parts(project.store, commits["ingested"], commits.get("converted")))
     place = pl.DataFrame(
         {"content_part": [part.digest for part in parts], "_place": range(len(parts))},
         schema={"content_part": pl.String, "_place": pl.Int64},
@@ -152,7 +152,7 @@ def _write(project: Project, frame: pl.DataFrame, suffix: str) -> File:
     store = project.store
     with store.scratch() as scratch:
         if suffix == "parquet":
-            frame.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+            write_frame(scratch, frame)
         else:
             frame.write_ndjson(scratch)
         found = file_digest(scratch)

@@ -83,8 +83,9 @@ def gc(store: LocalStore, keep: Keep, *, do: bool, now: datetime | None = None) 
 
 def kept_releases(store: LocalStore, keep: Keep, now: datetime) -> list[str]:
     """Ids of the releases that are kept, oldest first."""
-    gone = given_up(collected(store), listed(store))
-    entries = [entry for entry in listed(store) if entry["id"] not in gone]
+    known = listed(store)
+    gone = given_up(collected(store), known)
+    entries = [entry for entry in known if entry["id"] not in gone]
     ids = list(dict.fromkeys(entry["id"] for entry in entries))
     if keep.number is None and keep.age is None and not keep.tags:
         return ids
@@ -101,8 +102,9 @@ def kept_releases(store: LocalStore, keep: Keep, now: datetime) -> list[str]:
 
 def _sweep(store: LocalStore, keep: Keep, now: datetime) -> Sweep:
     kept = kept_releases(store, keep, now)
-    gone = given_up(collected(store), listed(store))
-    ids = dict.fromkeys(entry["id"] for entry in listed(store))
+    known = listed(store)
+    gone = given_up(collected(store), known)
+    ids = dict.fromkeys(entry["id"] for entry in known)
     sweep = Sweep(kept, [release for release in ids if release not in kept and release not in gone])
     marked = set(_marked(store, keep, kept, now))
     young = (now - keep.grace).timestamp()

@@ -9,19 +9,20 @@ import polars as pl
 
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.materialize import content_parts
 from feedback_assets.provenance.names import approvals, tags
 from feedback_assets.provenance.questions import questions
 from feedback_assets.provenance.release import (
     Release,
     annotations_of,
     approved_release,
-    chain_of,
+    commits_of,
     find,
     folder,
     listed,
 )
 from feedback_assets.provenance.trace_release import trace_everywhere, trace_example, trace_release
-from feedback_assets.snapshots.snapshot import scan, scan_part
+from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.snapshots.store import LocalStore, Store, store_at
 
 FIRST = ("row_id", "split", "training_weight", "copies", "kind", "label", "score", "prompt", "response_a", "response_b")
@@ -117,23 +118,21 @@ class OpenedRelease:
     @cached_property
     def commits(self) -> dict[str, Commit]:
         """The commit records behind the release, by asset in the order of the pipeline."""
-        return chain_of(self._release)
+        return commits_of(self._release)
 
     def _text(self) -> pl.DataFrame:
         """row_id, prompt, response_a, response_b, read part by part."""
         place = ("row_id", "content_part", "content_row")
         index = scan(self.store, self.commits["training_set"].snapshot.tables["rows"]).select(place).collect()
-        parts = self.commits["ingested"].snapshot.tables["content"]
         return pl.concat(
             [
-                scan_part(self.store, part)
-                .with_row_index("content_row")
+                part.frame.with_row_index("content_row")
                 .select(pl.col("content_row").cast(index.schema["content_row"]), "prompt", "response_a", "response_b")
                 .join(held.lazy(), on="content_row", how="inner")
                 .select("row_id", "prompt", "response_a", "response_b")
                 .collect()
-                for part in parts.parts
-                if (held := index.filter(pl.col("content_part") == part.fingerprint)).height
+                for part in content_parts(self.store, self.commits["ingested"], self.commits.get("converted"))
+                if (held := index.filter(pl.col("content_part") == part.digest)).height
             ]
         )
 

@@ -9,9 +9,8 @@ from pydantic import ValidationError
 
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.arrivals import Key, in_commit
-from feedback_assets.materialize.commit import Commit
-from feedback_assets.pipeline import STAGES, Policy
-from feedback_assets.provenance.release import Release
+from feedback_assets.pipeline import Policy
+from feedback_assets.provenance.release import Release, commit_of, commits_of
 from feedback_assets.provenance.tree import differences
 from feedback_assets.snapshots.snapshot import Snapshot
 from feedback_assets.snapshots.store import Store
@@ -46,17 +45,6 @@ def recipe(store: Store, release: Release) -> Recipe:
         code_versions={name: commit.code_version for name, commit in commits.items()},
         environment=release.circumstances["environment"],
     )
-
-
-def commit_of(release: Release, asset: str) -> Commit:
-    """The commit of `asset` in a release, as the manifest holds it."""
-    told = release.circumstances["commits"][asset]
-    return Commit(told["number"], release.content["commits"][asset], told)
-
-
-def commits_of(release: Release) -> dict[str, Commit]:
-    """The commits in a release by stage, in the order of the pipeline."""
-    return {entry.name: commit_of(release, entry.name) for entry in STAGES if entry.name in release.content["commits"]}
 
 
 def has_parts(store: Store, snapshot: Snapshot, *tables: str) -> bool:

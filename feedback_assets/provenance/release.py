@@ -7,7 +7,7 @@ identical id. `circumstances` says when, where and in which files.
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ from feedback_assets.provenance.names import approvals, tags
 from feedback_assets.provenance.signature import attest, signing_key, unsigned
 from feedback_assets.signal.decisions import release_decisions
 from feedback_assets.snapshots.leases import writing
-from feedback_assets.snapshots.snapshot import ROW_GROUP
+from feedback_assets.snapshots.snapshot import write_frame
 from feedback_assets.snapshots.store import Store
 
 FORMAT = "feedback_assets/release/1"
@@ -149,7 +149,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     release_id = digest(content)
     store = project.store
     with store.scratch() as scratch:
-        index.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=ROW_GROUP)
+        write_frame(scratch, index)
         files = [{"path": "annotations.parquet", "digest": file_digest(scratch), "bytes": scratch.stat().st_size}]
         files[0]["rows"] = index.height
         store.put_file(f"{folder(release_id)}/annotations.parquet", scratch)
@@ -166,12 +166,14 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         "commits": {name: {"number": entry.number, **entry.circumstances} for name, entry in commits.items()},
     }
     value = {"id": release_id, "content": content, "circumstances": circumstances}
-    store.put(f"{folder(release_id)}/manifest.json", canonical_json(value))
+    key = f"{folder(release_id)}/manifest.json"
+    store.put(key, canonical_json(value))
     if signing_key() is not None:
         attest(store, folder(release_id))
-    made = read(store, release_id)
+    stands = store.get(key)  # what an earlier run put, if the work is identical
     entry = {"id": release_id, "made_at": circumstances["made_at"], "run_id": run_id}
-    entry["manifest"] = hashlib.sha256(store.get(f"{folder(release_id)}/manifest.json")).hexdigest()
+    entry["manifest"] = hashlib.sha256(stands).hexdigest()
+    made = _manifest(store, key, stands)
     append(store, LOG, {**entry, "digest": digest(entry)})
     return made
 
@@ -211,8 +213,17 @@ def find(store: Store, name: str) -> Release:
     known = listed(store)
     if not known:
         raise FeedbackError(f"{store.place}: no release yet; `feedback-assets run` makes one")
-    if name == "latest":
-        return read(store, known[-1]["id"])
+    return read(store, meant(store, known, name))
+
+
+def meant(store: Store, known: Sequence[Mapping[str, Any]], name: str) -> str:
+    """The id of the release among `known` (as `listed`) that `name` means: as in `find`, but for files.
+
+    Raises:
+        FeedbackError: there is none, or several ids begin like this.
+    """
+    if name == "latest" and known:
+        return known[-1]["id"]
     tagged = tags(store).get(name)
     # A number goes before ids that happen to begin with it.
     ids = {tagged} if tagged else {entry["id"] for entry in known if str(entry["number"]) == name}
@@ -220,7 +231,7 @@ def find(store: Store, name: str) -> Release:
     if len(ids) != 1:
         what = f"no release {name!r}" if not ids else f"{len(ids)} releases begin with {name!r}"
         raise FeedbackError(f"{what} in {store.place}; `feedback-assets releases` lists them")
-    return read(store, ids.pop())
+    return ids.pop()
 
 
 def approved_release(store: Store) -> str | None:
@@ -245,8 +256,12 @@ def read(store: Store, release_id: str) -> Release:
         FeedbackError: its manifest is gone, or is not what was written.
     """
     key = f"{folder(release_id)}/manifest.json"
+    return _manifest(store, key, store.get(key))
+
+
+def _manifest(store: Store, key: str, data: bytes) -> Release:
     try:
-        value = json.loads(store.get(key))
+        value = json.loads(data)
     except ValueError as error:
         raise FeedbackError(f"{store.uri(key)}: cannot be read as a manifest ({error}); restore it") from None
     return Release.from_json(value, store.uri(key))
@@ -324,14 +339,15 @@ def _transformation(project: Project, commit: Commit) -> dict[str, Any]:
     return {**{key: commit.content[key] for key in keys}, "pinned": pinned}
 
 
-def chain_of(release: Release) -> dict[str, Commit]:
-    """The commits behind a release, from its manifest."""
-    order = [entry["asset"] for entry in release.content["transformations"]]
-    circumstances = release.circumstances["commits"]
-    return {
-        asset: Commit(circumstances[asset]["number"], release.content["commits"][asset], circumstances[asset])
-        for asset in order
-    }
+def commit_of(release: Release, asset: str) -> Commit:
+    """The commit of `asset` in a release, as the manifest holds it."""
+    told = release.circumstances["commits"][asset]
+    return Commit(told["number"], release.content["commits"][asset], told)
+
+
+def commits_of(release: Release) -> dict[str, Commit]:
+    """The commits behind a release by asset, in the order of the pipeline."""
+    return {entry["asset"]: commit_of(release, entry["asset"]) for entry in release.content["transformations"]}
 
 
 def annotations_of(store: Store, made: Release) -> pl.LazyFrame:

@@ -21,8 +21,8 @@ from feedback_assets.pipeline import Policy
 from feedback_assets.provenance.build import build, files_of, ingest, scratch
 from feedback_assets.provenance.erase import erased_releases
 from feedback_assets.provenance.export import write_exports
-from feedback_assets.provenance.recipe import Recipe, as_policy, commit_of, commits_of, has_parts, recipe
-from feedback_assets.provenance.release import Release, folder
+from feedback_assets.provenance.recipe import Recipe, as_policy, has_parts, recipe
+from feedback_assets.provenance.release import Release, commit_of, commits_of, folder
 from feedback_assets.snapshots.overlay import Overlay
 from feedback_assets.snapshots.snapshot import Snapshot, Table, scan
 from feedback_assets.snapshots.store import Store

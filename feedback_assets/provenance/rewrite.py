@@ -8,6 +8,7 @@ import polars as pl
 
 from feedback_assets.materialize.withdrawn import NAMES, empty_content, empty_rows
 from feedback_assets.record import CONTENT
+from feedback_assets.snapshots.snapshot import write_frame
 from feedback_assets.sources.quarantine import QUARANTINE
 
 TEXT = {column.name for column in CONTENT}
@@ -109,7 +110,7 @@ def without(path: Path, row_ids: pl.Series, scratch: Path) -> int:
             return 0
         left = frame.filter(~pl.col("row_id").is_in(row_ids.implode()))
         if left.height < frame.height:
-            left.write_parquet(scratch, compression="zstd", compression_level=1, row_group_size=65_536)
+            write_frame(scratch, left)
         return frame.height - left.height
     data = path.read_bytes()
     if path.suffix != ".jsonl" or not data:  # a dataset's card holds no example

@@ -12,7 +12,7 @@ import polars as pl
 
 from feedback_assets.digests import text_id
 from feedback_assets.errors import FeedbackError
-from feedback_assets.provenance.release import Release, annotations_of, chain_of, find, folder, listed, unpacked
+from feedback_assets.provenance.release import Release, annotations_of, commits_of, folder, listed, read, unpacked
 from feedback_assets.provenance.trace import RECORD, follow, plain
 from feedback_assets.snapshots.store import Store
 
@@ -38,7 +38,7 @@ def trace_release(store: Store, release: Release, name: str) -> list[dict[str, A
     """
     told_by = "snapshots"
     try:
-        found = follow(store, chain_of(release), name)
+        found = follow(store, commits_of(release), name)
     except FileNotFoundError:
         told_by, found = _without_parts(store, release, name)
     texts = {entry["digest"]: entry for entry in release.content["guidelines"]}
@@ -57,7 +57,7 @@ def trace_everywhere(store: Store, name: str) -> dict[str, list[dict[str, Any]]]
     problem = FeedbackError(f"{store.place}: no release yet; `feedback-assets run` makes one")
     for release_id in dict.fromkeys(entry["id"] for entry in listed(store)):
         try:
-            found[release_id] = trace_release(store, find(store, release_id), name)
+            found[release_id] = trace_release(store, read(store, release_id), name)
         except FeedbackError as error:
             problem = error
     if not found:

@@ -15,7 +15,7 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.exports.lines import eligible
 from feedback_assets.materialize.commit import Commit, Commits
 from feedback_assets.materialize.environment import environment
-from feedback_assets.provenance.release import Release, chain_of
+from feedback_assets.provenance.release import Release, commit_of
 from feedback_assets.snapshots.snapshot import Snapshot, scan, write_fates, write_rows
 from feedback_assets.snapshots.store import Store
 from feedback_assets.stages.stage import fates
@@ -71,7 +71,7 @@ def record_training_run(
     if not exports:
         known = ", ".join(entry["name"] for entry in release.content["exports"])
         raise FeedbackError(f"release {release.id[:16]} has no export {export!r}; it has: {known or 'none'}")
-    source = chain_of(release)["training_set"]
+    source = commit_of(release, "training_set")
     before = source.snapshot.tables["rows"]
     try:
         came = scan(store, before).collect()

@@ -15,11 +15,11 @@ import polars as pl
 
 from feedback_assets.digests import canonical_json, digest, file_digest, fingerprint
 from feedback_assets.errors import FeedbackError, Refused
-from feedback_assets.materialize.commit import Commits
+from feedback_assets.materialize.commit import Commit, Commits
 from feedback_assets.materialize.landing import landed_keys
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.collected import collected, given_up
-from feedback_assets.provenance.release import Release, folder
+from feedback_assets.provenance.release import Release, folder, meant
 from feedback_assets.provenance.signature import ENVELOPE, MANIFEST, check, statement, unsigned
 from feedback_assets.provenance.training_run import ASSET as TRAINING_RUN
 from feedback_assets.snapshots.erasures import Erasure, done_key, erasure_key
@@ -91,7 +91,7 @@ def verify(
 
     Args:
         store: the store.
-        release: an id, the beginning of one, a number, or "latest".
+        release: an id, the beginning of one, a number, a tag, or "latest".
         logical: fingerprint the values of each part anew, too, which reads every part; those of text have none.
         public_keys: Ed25519 keys, PEM or paths of PEM files, of which one must have signed each release. Without any,
             an envelope must still hold the manifest beside it.
@@ -227,32 +227,33 @@ class _Verifier:
         except (Refused, FeedbackError, ValueError) as error:
             self._damage("signature", key, "", "what was signed", _line(error), (release_id,))
 
-    def _commit(self, asset: str, number: int, expected: str, releases: tuple[str, ...]) -> None:
+    def _commit(self, asset: str, number: int, expected: str, releases: tuple[str, ...]) -> Commit | None:
+        """Look at one commit record; gives it if it is whole."""
         key = f"commits/{asset}/{number:010d}.json"
         data = self._get("commit", key, releases)
         if data is None:
-            return
+            return None
         where = f"{asset} number {number}"
         try:
             commit = Commits(self.store).read(asset, number)
             if canonical_json(commit.as_json()) != data:
                 raise FeedbackError("its bytes are not those that were written")
-            if expected and commit.id != expected:
-                self._damage("commit", key, where, expected, commit.id, releases)
+            if not expected or commit.id == expected:
+                return commit
+            self._damage("commit", key, where, expected, commit.id, releases)
         except FeedbackError as error:
             said = _line(error).removeprefix(f"{self.store.uri(key)}: ")
             self._damage("commit", key, where, expected or "the digest it holds", said, releases)
+        return None
 
     def _history(self) -> None:
-        commits = Commits(self.store)
         for asset in (*(stage.name for stage in STAGES), TRAINING_RUN):
             names = [name for name in self.store.names(f"commits/{asset}") if name[:10].isdigit()]
             last = max((int(name[:10]) for name in names), default=0)
             for number in range(1, last + 1):
-                before = len(self.found.damages)
-                self._commit(asset, number, "", ())
-                if len(self.found.damages) == before:
-                    self._snapshot(commits.read(asset, number).snapshot, (), needed=number == last)
+                commit = self._commit(asset, number, "", ())
+                if commit is not None:
+                    self._snapshot(commit.snapshot, (), needed=number == last)
 
     def _snapshot(self, snapshot: Snapshot, releases: tuple[str, ...], *, needed: bool) -> None:
         for table, held in snapshot.tables.items():
@@ -343,13 +344,8 @@ def _chosen(entries: list[dict[str, Any]], name: str | None, store: LocalStore) 
     known = {entry["id"]: entry["manifest"] for entry in entries}
     if name is None:
         return known
-    if name == "latest" and entries:
-        return {entries[-1]["id"]: entries[-1]["manifest"]}
-    found = {entry["id"] for entry in entries if entry["id"].startswith(name) or str(entry["number"]) == name}
-    if len(found) != 1:
-        what = f"{len(found)} releases" if found else "no release"
-        raise FeedbackError(f"{what} {name!r} in {store.root}; `feedback-assets releases` lists them")
-    return {release_id: known[release_id] for release_id in found}
+    release_id = meant(store, entries, name)
+    return {release_id: known[release_id]}
 
 
 def _named(key: str) -> str:

@@ -95,7 +95,7 @@ def test_a_ranking_reaches_the_trainer_as_pairs_of_the_texts_that_were_ranked(bu
     found = pl.concat([pl.read_parquet(file) for file in sorted(Path(folder).glob("*.parquet"))])
     better = [f"The answer {word}." for word in WORDS]
     wanted = Counter(
-        (f"What of {n}?", chosen, rejected)
+        (f"What of {n}?\n\n", chosen, rejected)
         for n in range(6)
         for chosen, rejected in combinations(better, 2)
         if {chosen, rejected} != {"The answer six.", "The answer ten."}
@@ -290,7 +290,7 @@ def test_thumbs_of_real_evaluators_become_the_pairs_that_plain_python_makes_of_t
     behind = chain(project, {"converted": commits["converted"]})
     texts = [
         part.frame.with_row_index("content_row").with_columns(content_part=pl.lit(part.digest)).collect()
-        for part in content_parts(project, behind["ingested"], behind["converted"])
+        for part in content_parts(project.store, behind["ingested"], behind["converted"])
     ]
     read = pairs.join(pl.concat(texts), on=["content_part", "content_row"], how="left", maintain_order="left")
     won = pl.col("label") == "a"
