@@ -154,13 +154,13 @@ def _result(
     examples = {what: ids.sort().head(2).to_list() for what, ids in found.items()}
     if found:
         said = "; ".join(
-            f"{ids.len()} {what} (e.g. {', '.join(map(str, examples[what]))})" for what, ids in found.items()
+            f"{ids.len():,} {what} (e.g. {', '.join(map(str, examples[what]))})" for what, ids in found.items()
         )
-        sentence = f"{rows_in} rows came in, {rows_out} came out; {said}."
+        sentence = f"{rows_in:,} rows came in, {rows_out:,} came out; {said}."
     else:
-        fates = ", ".join(f"{count} {fate}" for fate, count in counts.items()) or "none"
-        children = f", {new} of them new with named parents" if new else ""
-        sentence = f"Each of {rows_in} rows has one fate ({fates}); {rows_out} rows came out{children}."
+        fates = ", ".join(f"{count:,} {fate}" for fate, count in counts.items()) or "none"
+        children = f", {new:,} of them new with named parents" if new else ""
+        sentence = f"Each of {rows_in:,} rows has one fate ({fates}); {rows_out:,} rows came out{children}."
     return CheckResult(
         name=name,
         passed=not found,

@@ -7,8 +7,8 @@ from typing import Any
 from feedback_assets.materialize.commit import Commit
 
 SHOWN = (
-    *("column", "source", "batch", "verdict", "because", "psi", "kl", "kl_reversed", "js", "ks", "ks_location"),
-    *("psi_critical", "adjusted", "n_reference", "n_current", "effective_current"),
+    *("column", "source", "batch", "verdict", "psi", "kl", "kl_reversed", "js", "ks", "ks_location"),
+    *("psi_critical", "adjusted", "n_reference", "n_current", "effective_current", "because"),
 )
 
 
@@ -21,7 +21,7 @@ def tables(commit: Commit) -> dict[str, list[dict[str, Any]]]:
         "drift_against_baseline": commit.content["baseline"],
         "drift_against_previous": previous,
     }
-    return {name: [_shown(entry) for entry in _led(entries)] for name, entries in compared.items() if entries}
+    return {name: _shown(_led(entries)) for name, entries in compared.items() if entries}
 
 
 def numbers(commit: Commit) -> dict[str, float]:
@@ -46,7 +46,9 @@ def _led(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(entries, key=lambda entry: (order[entry["verdict"]], -(entry.get("psi") or 0.0), entry["column"]))
 
 
-def _shown(entry: Mapping[str, Any]) -> dict[str, Any]:
-    # Sums in floats leave 4.7e-17 where nothing moved; a person reads four places.
-    value = {key: entry.get(key) for key in SHOWN}
-    return {key: round(found, 4) if isinstance(found, float) else found for key, found in value.items()}
+def _shown(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Without what none of the entries has, rounded to the four places that a person reads."""
+    names = [name for name in SHOWN if name == "psi" or any(entry.get(name) is not None for entry in entries)]
+    return [
+        {name: round(v, 4) if isinstance(v := entry.get(name), float) else v for name in names} for entry in entries
+    ]
