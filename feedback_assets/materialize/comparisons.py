@@ -20,7 +20,7 @@ from feedback_assets.materialize.profiles import profile_of, profile_of_arrivals
 from feedback_assets.materialize.project import Project
 from feedback_assets.signal import attribution
 from feedback_assets.signal.clusters import size_in
-from feedback_assets.signal.columns import watched
+from feedback_assets.signal.columns import IDENTITIES, watched
 from feedback_assets.signal.comparisons import ColumnDrift, Pair, Sizes, adjusted, baseline_drift, drift_between
 from feedback_assets.signal.histogram import NULL
 from feedback_assets.signal.losses import LOST, GroupLoss
@@ -149,6 +149,7 @@ def newest_batches(held: Held, snapshot: Snapshot, monitoring: Monitoring) -> li
         found += [
             replace(entry, beside=beside, held=entry.name in monitoring.answers)
             for entry in drift_between(before.profile, after.profile, monitoring.limits, sizes)
+            if entry.name not in IDENTITIES  # guidelines take turns
         ]
     return _explained(adjusted(found), lambda entry: _by_segment(of_source[entry.beside["source"]], entry))
 
