@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from feedback_assets.checks.waivers import Waiver
 from feedback_assets.materialize.batches import notices
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
@@ -83,7 +84,11 @@ def run_as_json(ran: "Ran") -> dict[str, Any]:
                 "fates": {_fate(entry): entry["rows"] for entry in commit.content["fates"]},
                 "data_version": commit.data_version,
                 "code_version": commit.code_version,
-                "checks": {"passed": sum(c["status"] == "passed" for c in commit.checks), "failed": commit.failed},
+                "checks": {
+                    "passed": sum(c["status"] == "passed" for c in commit.checks),
+                    "failed": [check for check in commit.failed if check not in ran.waived[name]],
+                    "waived": [waiver.model_dump(mode="json") for waiver in ran.waived[name].values()],
+                },
                 "drift": {
                     entry["column"]: {key: entry[key] for key in ("psi", "kl", "ks")}
                     for entry in commit.content["drift"]
@@ -123,7 +128,7 @@ def show_run(project: Project, ran: "Ran", *, sample: bool) -> None:
             f"{commit.content['rows_in']:,}",
             f"{commit.content['rows_out']:,}",
             _fates(commit),
-            _checks(commit),
+            _checks(commit, ran.waived[name]),
             _drift(commit),
         )
     console.print(table)
@@ -160,16 +165,19 @@ def _fates(commit: Commit) -> Text:
     return Text("\n".join(lines) or "all kept")
 
 
-def _checks(commit: Commit) -> Text:
+def _checks(commit: Commit, waived: Mapping[str, Waiver]) -> Text:
     counts = {
         status: sum(c["status"] == status for c in commit.checks)
         for status in ("passed", "failed", "error", "inconclusive")
     }
-    blocked = set(commit.failed)
+    blocked = set(commit.failed) - waived.keys()
     text = Text(f"{counts['passed']} passed")
     for check in commit.checks:
         if check["name"] in blocked:
             text.append(f"\n{check['name']} {check['status']}", style="bold red")
+        elif check["name"] in waived:
+            waiver = waived[check["name"]]
+            text.append(f"\n{check['name']} {check['status']} ({waiver.sentence()})", style="yellow")
         elif check["status"] in ("failed", "error"):
             text.append(f"\n{check['name']} {check['status']} (warning)", style="yellow")
     if counts["inconclusive"]:
@@ -275,6 +283,12 @@ def show_questions(answered: dict[str, Any]) -> None:
         table.add_row(f"  {name}", _shares(entry["expected"]), _actual(entry), psi, entry["verdict"])
     if declared:
         console.print(table)
+    for waiver in answered["distribution"]["waivers"]:
+        console.print(
+            f"   let through by {waiver['who']} until {waiver['until']}: {waiver['stage']}, {waiver['check']}: "
+            f"{waiver['meaning']} ({waiver['why']})",
+            style="yellow",
+        )
     _incomplete(console, answered["distribution"])
 
 
