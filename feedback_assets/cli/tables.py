@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,6 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
-from feedback_assets.checks.waivers import Waiver
 from feedback_assets.materialize.batches import notices
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
@@ -136,6 +135,8 @@ def show_run(project: Project, ran: "Ran", *, sample: bool) -> None:
     for name, commit in ran.commits.items():
         for change in commit.circumstances["unversioned_changes"]:
             console.print(f"notice    {name}: {change}", style="yellow")
+        for check, waiver in ran.waived[name].items():
+            console.print(f"notice    {name}: {check} is {waiver.sentence()}", style="yellow", soft_wrap=True)
     if "ingested" in ran.commits:
         for notice in notices(project, ran.commits["ingested"]):
             console.print(f"notice    ingested: {notice}", style="yellow", soft_wrap=True)
@@ -165,19 +166,18 @@ def _fates(commit: Commit) -> Text:
     return Text("\n".join(lines) or "all kept")
 
 
-def _checks(commit: Commit, waived: Mapping[str, Waiver]) -> Text:
+def _checks(commit: Commit, waived: Collection[str]) -> Text:
     counts = {
         status: sum(c["status"] == status for c in commit.checks)
         for status in ("passed", "failed", "error", "inconclusive")
     }
-    blocked = set(commit.failed) - waived.keys()
+    blocked = set(commit.failed).difference(waived)
     text = Text(f"{counts['passed']} passed")
     for check in commit.checks:
         if check["name"] in blocked:
             text.append(f"\n{check['name']} {check['status']}", style="bold red")
         elif check["name"] in waived:
-            waiver = waived[check["name"]]
-            text.append(f"\n{check['name']} {check['status']} ({waiver.sentence()})", style="yellow")
+            text.append(f"\n{check['name']} {check['status']} (waived)", style="yellow")
         elif check["status"] in ("failed", "error"):
             text.append(f"\n{check['name']} {check['status']} (warning)", style="yellow")
     if counts["inconclusive"]:
