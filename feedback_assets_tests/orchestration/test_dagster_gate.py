@@ -21,6 +21,7 @@ from feedback_assets.materialize import examine
 from feedback_assets.orchestration.assets import build_assets
 from feedback_assets.orchestration.build import build_definitions
 from feedback_assets.orchestration.jobs import JOB
+from feedback_assets.orchestration.lineage import COMMIT
 from feedback_assets.orchestration.run import QUIET
 from feedback_assets.provenance.release import listed
 
@@ -214,6 +215,9 @@ def test_records_forged_down_to_their_digests_contradict_dagster_whatever_is_rep
     assert refusal(sample, instance) == said
     storage_id = instance.fetch_materializations(dg.AssetKey("filtered"), limit=1).records[0].storage_id
     report_by_hand(instance, storage_id, passed=True, check="loss_by_group")
+    assert refusal(sample, instance) == said
+    number = opened(sample).commits.latest("filtered").number
+    instance.report_runless_asset_event(dg.AssetMaterialization("filtered", metadata={COMMIT: number}))
     assert refusal(sample, instance) == said
 
 
