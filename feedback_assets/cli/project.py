@@ -22,7 +22,7 @@ def open_project(policy: Path | None, store: Path | str | None) -> Project:
         from feedback_assets.sample.generate import write_sample
 
         write_sample(SAMPLE)
-    return Project.open(_file(policy), _store(policy, store))
+    return _opened(policy, store)
 
 
 def open_made(policy: Path | None, store: Path | str | None) -> Project:
@@ -33,7 +33,7 @@ def open_made(policy: Path | None, store: Path | str | None) -> Project:
     """
     if not _file(policy).exists() and policy is None:
         raise FeedbackError(f"{SAMPLE}: the synthetic sample was never run here; `feedback-assets run` does it")
-    return Project.open(_file(policy), _store(policy, store))
+    return _opened(policy, store)
 
 
 def open_store(policy: Path | None, store: Path | str | None) -> Store:
@@ -45,6 +45,12 @@ def policy_folder(policy: Path | None) -> Path | None:
     """The folder where relative paths of the policy start; None if it is gone."""
     folder = _file(policy).parent
     return folder.resolve() if folder.is_dir() else None
+
+
+def _opened(policy: Path | None, store: Path | str | None) -> Project:
+    from feedback_assets.provenance.baseline import with_baseline
+
+    return with_baseline(Project.open(_file(policy), _store(policy, store)))
 
 
 def _file(policy: Path | None) -> Path:

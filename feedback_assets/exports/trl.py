@@ -10,10 +10,24 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.exports.lines import lines
+from feedback_assets.errors import FeedbackError
+from feedback_assets.exports.lines import KINDS, lines
 
 INDEX = ("row_id", "kind", "label", "score", "content_row", "assigned_split")
 """Columns of the training set that every export reads."""
+_LACKS = "_lacks"
+
+
+class NoText(FeedbackError):
+    """Records of an export have no text: it was erased, or a part of the store is damaged."""
+
+    def __init__(self, export: str, row_ids: pl.Series) -> None:
+        super().__init__(
+            f"export {export!r}: {row_ids.n_unique():,} records have no text, first {row_ids.min()}; "
+            "`feedback-assets verify` says whether it was erased (then run all stages again: they leave it out) or "
+            "damaged (then restore it from a backup)"
+        )
+        self.row_ids = row_ids
 
 
 def examples(content: pl.LazyFrame, index: pl.DataFrame, export: Mapping[str, Any], realise: str) -> pl.DataFrame:
@@ -32,6 +46,7 @@ def examples(content: pl.LazyFrame, index: pl.DataFrame, export: Mapping[str, An
 
     Raises:
         FeedbackError: a tie or a missing margin, where the policy says that it is an error.
+        NoText: the text of a record is not there.
     """
     chosen = lines(index.sort("content_row", "row_id"), export, realise)
     if not chosen.height:
@@ -40,7 +55,13 @@ def examples(content: pl.LazyFrame, index: pl.DataFrame, export: Mapping[str, An
     joined = chosen.lazy().join(text, on="content_row", how="left", maintain_order="left")
     separator = None if export["conversational"] else export["separator"]
     shape = COLUMNS[export["format"]](separator)
-    return joined.select("row_id", pl.col("assigned_split").alias("split"), *shape, *export["columns"]).collect()
+    needed = ["prompt", "response_a", *(["response_b"] if KINDS[export["format"]] == "preference" else [])]
+    lacks = pl.any_horizontal(pl.col(needed).is_null()).alias(_LACKS)
+    split = pl.col("assigned_split").alias("split")
+    made = joined.select("row_id", split, *shape, *export["columns"], lacks).collect()
+    if made.get_column(_LACKS).any():
+        raise NoText(export["name"], made.filter(_LACKS).get_column("row_id"))
+    return made.drop(_LACKS)
 
 
 def _prompt(separator: str | None) -> pl.Expr:

@@ -25,8 +25,9 @@ def environment() -> dict[str, str]:
         **({"git": commit} if (commit := _git()) else {}),
     }
     for distribution in distributions():
-        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or UNKNOWN).lower()
-        found.setdefault(name, _version(distribution, name))
+        told = distribution.metadata  # parsed anew each time that it is asked for
+        name = re.sub(r"[-_.]+", "-", told["Name"] or UNKNOWN).lower()
+        found.setdefault(name, _version(distribution, name, told["Version"] or UNKNOWN))
     return dict(sorted(found.items()))
 
 
@@ -42,8 +43,7 @@ def unpinned(recorded: dict[str, str]) -> list[str]:
     return [sentence for _, sentence in sorted(sentences.items())]
 
 
-def _version(distribution: Distribution, name: str) -> str:
-    version = distribution.metadata["Version"] or UNKNOWN
+def _version(distribution: Distribution, name: str, version: str) -> str:
     if name == OWN:  # wherever it lies: its code is pinned by the code versions
         return version
     try:  # PEP 610

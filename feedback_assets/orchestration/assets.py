@@ -30,6 +30,11 @@ GROUP = "feedback"
 OWNER = "team:feedback"
 REFUSED = "refused"
 """Metadata of a failure: whether the gate refused, or something was wrong with what came in."""
+PLOTTED = (
+    *("value", "psi", "kl", "kl_reversed", "js", "ks", "rows_in", "rows_out", "beyond_count", "groups"),
+    *("observed_value", "element_count", "unexpected_count", "missing_count", "overlaps"),
+)
+"""What a check saw that is a number of its own in its metadata."""
 Listener = Callable[[str, Literal["started", "done"], Commit | None], None]
 
 
@@ -135,8 +140,17 @@ def _check_result(check: Mapping[str, Any], waiver: Waiver | None) -> dg.AssetCh
         description=check["meaning"] if waiver is None else f"{check['meaning']} ({waiver.sentence()})",
         metadata={
             "status": check["status"],
+            **_numbers(check),
             "definition": dg.MetadataValue.json(check["definition"]),
             "observed": dg.MetadataValue.json(check["observed"]),
             **({} if waiver is None else {"waiver": dg.MetadataValue.json(waiver.model_dump(mode="json"))}),
         },
     )
+
+
+def _numbers(check: Mapping[str, Any]) -> dict[str, float]:
+    """What was seen and the limits that it was held against, which Dagster plots over time."""
+    seen = {name: check["observed"].get(name) for name in PLOTTED}
+    limits = {name if name == "limit" else f"limit_{name}": value for name, value in check["definition"].items()}
+    numbers = {name: value for name, value in (seen | limits).items() if isinstance(value, (int, float))}
+    return {name: value for name, value in numbers.items() if not isinstance(value, bool)}

@@ -12,9 +12,9 @@ import polars as pl
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest, file_digest, fingerprint
 from feedback_assets.engine.engine import ContentPart
-from feedback_assets.exports.lines import left_out, lines
+from feedback_assets.exports.lines import eligible, left_out, lines
 from feedback_assets.exports.section import Export
-from feedback_assets.exports.trl import INDEX, examples
+from feedback_assets.exports.trl import INDEX, NoText, examples
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import content_parts, rows
 from feedback_assets.materialize.project import Project
@@ -40,6 +40,9 @@ def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list
     Returns:
         What a manifest says of each export (splits, rows, digests of what they were made from, records left out by
         reason, what the trainer is predicted to drop), and the files by their path in the release.
+
+    Raises:
+        NoText: the text of records is not there.
     """
     realise = project.policy.training_set.realise
     commit = commits["training_set"]
@@ -52,7 +55,7 @@ def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list
         rows(project, commit)
         .select(_columns(commit, project.policy.training_set.exports))
         .collect()
-        .join(place, on="content_part")
+        .join(place, on="content_part", how="left")
         .sort("_place", "content_row", "row_id")
     )
     predicted = commit.snapshot.facts["predicted_drops"]
@@ -100,8 +103,21 @@ def _text(project: Project, export: Export, realise: str, parts: list[ContentPar
     columns = list(dict.fromkeys([*INDEX, *copies, *margin, *export.columns, "content_part"]))
     by_part = index.select(columns).partition_by("content_part", as_dict=True, maintain_order=True)
     held = [part for part in parts if (part.digest,) in by_part]
-    found = each(lambda part: _text_of_part(project, export, realise, part, by_part[(part.digest,)]), held)
-    return [file for files in found for file in files]
+
+    def made(part: ContentPart) -> tuple[list[File], pl.Series]:
+        mine = by_part[(part.digest,)]
+        try:
+            return _text_of_part(project, export, realise, part, mine), mine.clear().get_column("row_id")
+        except NoText as error:
+            return [], error.row_ids
+
+    found = each(made, held)
+    gone = index.filter(pl.col("_place").is_null())
+    nowhere = eligible(gone, export.pinned()).get_column("row_id")
+    lacking = pl.concat([nowhere, *(row_ids for _, row_ids in found)])
+    if lacking.len():
+        raise NoText(export.name, lacking)
+    return [file for files, _ in found for file in files]
 
 
 def _text_of_part(project: Project, export: Export, realise: str, part: ContentPart, index: pl.DataFrame) -> list[File]:
@@ -111,15 +127,31 @@ def _text_of_part(project: Project, export: Export, realise: str, part: ContentP
     shape = {key: value for key, value in parameters.items() if key not in BESIDE}
     made_from = digest(["export", code_digest("feedback_assets.exports.trl"), part.digest, fingerprint(index), shape])
     known = store.recall(made_from)
-    if known is not None and store.holds(file["key"] for file in known):
+    keys = [file["key"] for file in known or ()]
+    # Where an erasure took lines from a file, another stands for the one that is remembered.
+    if known is not None and store.holds(keys) and all(map(store.stands, keys)):
         return known
-    made = examples(part.frame, index, parameters, realise).partition_by("split", as_dict=True, include_key=False)
+    try:
+        told = examples(part.frame, index, parameters, realise)
+    except (OSError, pl.exceptions.ComputeError):
+        if _can_be_read(part):
+            raise
+        raise NoText(export.name, eligible(index, parameters).get_column("row_id")) from None
+    made = told.partition_by("split", as_dict=True, include_key=False)
     files = [
         {"split": split, "made_from": digest([made_from, split]), **_write(project, frame, export.file)}
         for (split,), frame in sorted(made.items())
     ]
     store.remember(made_from, files)
     return files
+
+
+def _can_be_read(part: ContentPart) -> bool:
+    try:
+        part.frame.collect()
+    except (OSError, pl.exceptions.ComputeError):
+        return False
+    return True
 
 
 def _sidecars(

@@ -9,6 +9,8 @@ from feedback_assets.provenance.log import append, logged
 from feedback_assets.snapshots.store import Store
 
 TAGS = "releases/tags"
+APPROVED = "approved"
+"""Stands for the release that was approved last, where a baseline is named."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 
 
@@ -25,8 +27,10 @@ def tag(store: Store, release_id: str, name: str, *, move: bool = False, now: da
     """
     if NAME.fullmatch(name) is None or name.endswith(".json"):
         raise FeedbackError(f"{name!r} cannot be a tag; use letters, digits, '.', '_' and '-', and no ending .json")
-    if name == "latest" or name.isdecimal() or re.fullmatch(r"[0-9a-f]{6,}", name):
-        raise FeedbackError(f"{name!r} cannot be a tag; it reads as `latest`, a number or the beginning of an id")
+    if name in ("latest", APPROVED) or name.isdecimal() or re.fullmatch(r"[0-9a-f]{6,}", name):
+        raise FeedbackError(
+            f"{name!r} cannot be a tag; it reads as `latest`, `{APPROVED}`, a number or the beginning of an id"
+        )
     standing = tags(store).get(name)
     if standing == release_id:
         return

@@ -5,6 +5,7 @@ reviewer would look for it.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import pairwise
@@ -27,9 +28,13 @@ NULLS = "(null)"
 def report(release: Release, approvals: Sequence[Mapping[str, Any]] = ()) -> str:
     """The page as HTML text, the same bytes for the same manifest and approvals (who, at, note)."""
     import jinja2
+    from markupsafe import Markup, escape
+
+    def coded(text: str) -> Markup:
+        return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704  escaped before
 
     pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pages.filters |= {"number": _number, "percent": percent, "count": lambda value: f"{value:,}"}
+    pages.filters |= {"number": _number, "percent": percent, "count": lambda value: f"{value:,}", "coded": coded}
     page = pages.from_string(_beside("report.html"))
     return page.render(**told(release), approvals=approvals, css=_css())
 

@@ -57,10 +57,13 @@ class AllowedLoss(Section):
 Expected = Annotated[NumericShares | dict[str, float], Field(union_mode="left_to_right")]
 
 
-class ApprovedRelease(Section):
+class BaselineRelease(Section):
     """A release whose distribution is the baseline: one that people approved, not the last one."""
 
-    release: str = Field(pattern=r"^[0-9a-f]{16,64}$", description="its id, or the first 16 characters and more of it")
+    release: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="`approved` for the one that was approved last, a tag, or an id (16 characters of it and more)",
+    )
 
 
 class Monitoring(Section):
@@ -81,7 +84,7 @@ class Monitoring(Section):
     limits: Limits = Limits()
     expect: dict[str, Expected] = Field(default_factory=dict)
     columns: tuple[str, ...] = ()
-    baseline: ApprovedRelease | None = None
+    baseline: BaselineRelease | None = None
     clusters: tuple[str, ...] = Field(default=("annotator_id", "item_id"), max_length=2)
     answers: tuple[str, ...] = ("outcome", "position_win", "chosen_longer", "score")
     gating: tuple[Literal["transformation", "input", "baseline"], ...] = ("baseline",)

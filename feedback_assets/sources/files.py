@@ -25,6 +25,7 @@ from feedback_assets.sources.quarantine import QUARANTINE
 from feedback_assets.sources.raw import Raw, Unreadable, numbered, one_line, too_large
 from feedback_assets.sources.source import SUFFIXES, Format, Source, expressions, format_of
 from feedback_assets.sources.spreadsheet import read_xlsx
+from feedback_assets.threads import each
 
 _CANNOT_BE_READ = (OSError, ValueError, RecursionError, pl.exceptions.PolarsError)
 """What readers raise at damaged files; besides, a panic in Rust, which is no Exception in Python."""
@@ -73,9 +74,11 @@ def list_files(
     Raises:
         FeedbackError: there is no such file and the folder is not one that `may_be_empty`, or a file cannot be read.
     """
+    found = list(_listed(source, folder, now))
+    digests = each(lambda entry: _digest(entry[1], digest_of), found)
     files = [
-        BatchFile(source.name, name, path, _digest(path, digest_of), path.stat().st_size, waits)
-        for name, path, waits in _listed(source, folder, now)
+        BatchFile(source.name, name, path, known, path.stat().st_size, waits)
+        for (name, path, waits), known in zip(found, digests, strict=True)
     ]
     if not files and not (may_be_empty and _root(folder / Path(source.path).expanduser()).is_dir()):
         raise FeedbackError(

@@ -6,6 +6,7 @@ A value that was there and did not convert quarantines its record. Nothing is co
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 
 import polars as pl
 
@@ -85,7 +86,7 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     read = read.union(*(columns_of(mapping.expr) for mapping in mappings.values()), source.of_annotators())
     made = None if raw.pseudonyms.issuperset(source.of_annotators()) else pseudonyms(source.name, source)
     frame = folded(raw.frame, read)
-    values = {name: _value(mapping, frame.schema) for name, mapping in mappings.items()}
+    values = {name: _value(mapping.expr, mapping.optional, frame.schema) for name, mapping in mappings.items()}
     try:
         extra = pl.col(EXTRA) if EXTRA in frame.columns else leftover(frame.schema, read)
     except (FeedbackError, RecursionError) as error:
@@ -252,12 +253,17 @@ class _Value:
         return True
 
 
-def _value(mapping: ColumnMapping, schema: pl.Schema) -> _Value:
-    """The value of a mapping in a file whose columns have these types."""
-    expr = expression(mapping.expr)
-    read = columns_of(mapping.expr)
-    there = pl.Schema({name: schema[name] for name in read if name in schema})
-    absent: dict[str, pl.Expr] = {name: pl.lit(None, pl.Null) for name in read if name not in schema}
+def _value(text: str, optional: bool, schema: pl.Schema) -> _Value:
+    """The value of an expression in a file whose columns have these types."""
+    return _fitting(text, optional, tuple((name, schema[name]) for name in columns_of(text) if name in schema))
+
+
+@lru_cache(maxsize=1_000)
+def _fitting(text: str, optional: bool, types: tuple[tuple[str, pl.DataType], ...]) -> _Value:
+    expr = expression(text)
+    read = columns_of(text)
+    there = pl.Schema(types)
+    absent: dict[str, pl.Expr] = {name: pl.lit(None, pl.Null) for name in read if name not in there}
     empty = [name for name in read if there.get(name, pl.Null) == pl.Null]
     numbers = [name for name, dtype in there.items() if dtype.is_numeric() or dtype == pl.Boolean]
     texts = [name for name, dtype in there.items() if dtype == pl.String]
@@ -269,7 +275,7 @@ def _value(mapping: ColumnMapping, schema: pl.Schema) -> _Value:
         value = _Value(expr, absent | columns)
         if value.fits(there):
             return value
-    a_field_is_absent = mapping.optional and any(dtype == pl.Struct for dtype in there.values())
+    a_field_is_absent = optional and any(dtype == pl.Struct for dtype in there.values())
     if empty == list(read) or a_field_is_absent:  # such as a field of a struct that is null in all records
         return _Value(pl.lit(None, pl.Null), absent)
     return _Value(expr, absent)

@@ -254,15 +254,13 @@ def _identified(records: pl.DataFrame) -> pl.DataFrame:
         pl.col(c.name).cast(pl.String) for c in RECORD if c.name not in (*UNTRACED, "source", "parents", "prompt_turns")
     ]
     narrow = records.lazy().drop("prompt", "response_a", "response_b")
+    digested = narrow.with_columns(text_id(*traced, pl.col("extra")).alias("record_digest")).drop("extra")
+    if records.get_column("feedback_id").null_count():
+        occurrence = pl.int_range(pl.len()).over("record_digest")
+        made = pl.format("content:{}#{}", pl.col("record_digest"), occurrence)
+        digested = digested.with_columns(pl.col("feedback_id").fill_null(made))
     return (
-        narrow.with_columns(text_id(*traced, pl.col("extra")).alias("record_digest"))
-        .drop("extra")
-        .with_columns(
-            pl.col("feedback_id").fill_null(
-                pl.format("content:{}#{}", pl.col("record_digest"), pl.int_range(pl.len()).over("record_digest"))
-            ),
-            pl.int_range(pl.len(), dtype=pl.UInt32).alias("content_row"),
-        )
+        digested.with_columns(pl.int_range(pl.len(), dtype=pl.UInt32).alias("content_row"))
         .with_columns(
             text_id(pl.col("source"), pl.col("feedback_id")).alias("row_id"),
             pl.lit(0, pl.Int32).alias("revision"),

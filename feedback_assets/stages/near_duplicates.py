@@ -27,7 +27,9 @@ from feedback_assets.engine.engine import ContentPart, Engine
 PAIRS = pl.Schema({"one": pl.UInt64, "two": pl.UInt64})
 VERIFIED = pl.Schema({"one": pl.UInt64, "two": pl.UInt64, "crossed": pl.Boolean})
 
-_BATCH = 1_024  # content rows signed at once: small, so that all threads have some
+_TEXTS = ["prompt", "response_a", "response_b"]
+_HASH = "hash of "
+_BATCH = 2_048  # content rows signed at once: small, so that all threads have some
 _CHUNK = 128  # pairs compared at once: their hashes should stay in the processor's cache
 _PAIRS_AT_ONCE = 8_000_000
 
@@ -140,7 +142,9 @@ def signatures(content: pl.LazyFrame, parameters: dict[str, int]) -> pl.DataFram
     threads = pl.thread_pool_size()
     pending = []
     with ThreadPoolExecutor(threads) as pool:
-        for batch in content.select(*_texts()).collect_batches(chunk_size=_BATCH, maintain_order=True):
+        hashed = [_hashed(pl.col(name)).alias(_HASH + name) for name in _TEXTS]
+        texts = content.select(*_texts()).with_columns(hashed)
+        for batch in texts.collect_batches(chunk_size=_BATCH, maintain_order=True):
             pending.append(pool.submit(_signed, batch, parameters))
             if len(pending) > 2 * threads:
                 pending[-2 * threads].result()  # do not read ahead of the work: memory stays small
@@ -235,7 +239,7 @@ class _Texts:
     def __init__(self, texts: pl.Series, shingle: int, threshold: float) -> None:
         self.data, self.begins, self.ends = _buffers(texts)
         self.valid = texts.is_not_null().to_numpy()
-        self.ids = _ids(texts)
+        self.ids = texts.to_frame().select(_hashed(pl.first())).to_series().to_numpy()
         self.shingle = shingle
         self.threshold = threshold
 
@@ -281,21 +285,20 @@ def _flat(batch: pl.DataFrame) -> pl.Series:
     return batch.select(pl.concat_list("prompt", "response_a", "response_b")).to_series().explode()
 
 
-def _ids(texts: pl.Series) -> np.ndarray:
+def _hashed(text: pl.Expr) -> pl.Expr:
     import polars_hash  # noqa: F401  registers the `nchash` namespace
 
-    hashed = pl.col("text").nchash.xxh3_64()  # type: ignore[attr-defined]
-    return texts.alias("text").to_frame().select(hashed.fill_null(0)).to_series().to_numpy()
+    return text.nchash.xxh3_64().fill_null(0)  # type: ignore[attr-defined]
 
 
 def _signed(batch: pl.DataFrame, parameters: dict[str, int]) -> pl.DataFrame:
     text = np.zeros(batch.height, dtype=np.uint64)
-    for column in batch.iter_columns():
-        text = _folded(text, _ids(column))
+    for name in _TEXTS:
+        text = _folded(text, batch.get_column(_HASH + name).to_numpy())
     numbered = pl.DataFrame({"text": text})
     first = numbered.get_column("text").is_first_distinct()
     distinct = batch if first.all() else batch.filter(first)
-    keys = pl.Series(_band_keys(distinct, parameters)).cast(pl.List(pl.UInt64))
+    keys = pl.Series(_band_keys(distinct.select(_TEXTS), parameters)).cast(pl.List(pl.UInt64))
     if distinct is batch:
         return numbered.with_columns(keys=keys)
     known = numbered.filter(first).with_columns(keys=keys)
@@ -303,17 +306,12 @@ def _signed(batch: pl.DataFrame, parameters: dict[str, int]) -> pl.DataFrame:
 
 
 def _band_keys(batch: pl.DataFrame, parameters: dict[str, int]) -> np.ndarray:
-    from feedback_assets.stages.shingles import EMPTY, sketches
+    from feedback_assets.stages.shingles import band_keys
 
-    bands, rows = parameters["bands"], parameters["rows"]
-    prompts = np.full((batch.height, bands), EMPTY)
-    responses = np.full((batch.height, bands * (rows - 1)), EMPTY)
+    keys = np.empty((batch.height, parameters["bands"]), dtype=np.uint64)
     texts = [array for column in batch.iter_columns() for array in _buffers(column)]
-    sketches(*texts, parameters["shingle"], prompts, responses)
-    keys = np.broadcast_to(np.arange(bands, dtype=np.uint64), prompts.shape)
-    for column in range(rows - 1):
-        keys = _folded(keys, responses[:, column :: rows - 1])
-    return _folded(keys, prompts)
+    band_keys(*texts, parameters["shingle"], parameters["rows"], keys)
+    return keys
 
 
 def _folded(hashed: np.ndarray, value: np.ndarray) -> np.ndarray:

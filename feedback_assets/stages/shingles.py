@@ -45,7 +45,15 @@ def mixed(word: np.uint64) -> np.uint64:
 
 
 @compiled
-def _folded(text: np.ndarray, start: int, stop: int) -> np.uint64:
+def folded(hashed: np.uint64, value: np.uint64) -> np.uint64:
+    """Hash of `hashed` and `value`, in this order."""
+    word = (hashed ^ value) * _MULTIPLIER
+    word = (word ^ (word >> _32)) * _MIX_1
+    return word ^ (word >> _33)
+
+
+@compiled
+def _of_bytes(text: np.ndarray, start: int, stop: int) -> np.uint64:
     """Hash of the bytes start..stop: eight at a time, the first in the lowest bits."""
     hashed = _0
     word = _0
@@ -78,22 +86,27 @@ def shingles(data: np.ndarray, begin: int, end: int, width: int, out: np.ndarray
     high = np.uint8(0)
     for byte in text:
         high |= byte
-    if high < 128 and width <= 8 and len(text) > width:
-        top = np.uint64(8 * (width - 1))
-        word = _0
-        for place in range(width - 1):
-            word |= np.uint64(text[place]) << np.uint64(8 * (place + 1))
-        for place in range(len(text) - width + 1):
-            word = (word >> _8) | (np.uint64(text[place + width - 1]) << top)
-            out[place] = mixed(word)
-        return len(text) - width + 1
+    count = len(text) - width + 1
+    if high < 128 and width <= 8 and count > 1:
+        # Loops without a dependence between their turns, which become vector instructions.
+        words = out[:count]
+        for place in range(count):
+            words[place] = text[place]
+        for further in range(1, width):
+            bits = np.uint64(8 * further)
+            bytes_ = text[further : further + count]
+            for place in range(count):
+                words[place] |= np.uint64(bytes_[place]) << bits
+        for place in range(count):
+            words[place] = mixed(words[place])
+        return count
     start = stop = count = 0
     while count < width and stop < len(text):
         stop = _next_character(text, stop + 1)
         count += 1
     count = 0
     while True:
-        out[count] = _folded(text, start, stop)
+        out[count] = _of_bytes(text, start, stop)
         count += 1
         if stop >= len(text):
             return count
@@ -137,7 +150,7 @@ def _minima(hashes: np.ndarray, values: np.ndarray) -> None:
 
 
 @compiled
-def sketches(
+def band_keys(
     prompt: np.ndarray,
     prompt_begins: np.ndarray,
     prompt_ends: np.ndarray,
@@ -148,22 +161,32 @@ def sketches(
     second_begins: np.ndarray,
     second_ends: np.ndarray,
     width: int,
-    prompts: np.ndarray,
-    responses: np.ndarray,
+    rows: int,
+    keys: np.ndarray,
 ) -> None:
-    """Fill each row of `prompts` and of `responses` (all EMPTY) with the minima of its prompt and of both responses."""
+    """Fill each row of `keys`, one a band, with hashes of `rows` minima, the last of them the prompt's."""
     longest = 2
     for row in range(len(prompt_begins)):
         longest = max(longest, prompt_ends[row] - prompt_begins[row] + 2)
         both = first_ends[row] - first_begins[row] + second_ends[row] - second_begins[row]
         longest = max(longest, both + 4)
     hashes = np.empty(longest, np.uint64)
+    bands = keys.shape[1]
+    prompts = np.empty(bands, np.uint64)
+    responses = np.empty(bands * (rows - 1), np.uint64)
     for row in range(len(prompt_begins)):
+        prompts[:] = EMPTY
+        responses[:] = EMPTY
         count = shingles(prompt, prompt_begins[row], prompt_ends[row], width, hashes)
-        _minima(hashes[:count], prompts[row])
+        _minima(hashes[:count], prompts)
         count = shingles(first, first_begins[row], first_ends[row], width, hashes)
         count += shingles(second, second_begins[row], second_ends[row], width, hashes[count:])
-        _minima(hashes[:count], responses[row])
+        _minima(hashes[:count], responses)
+        for band in range(bands):
+            key = np.uint64(band)
+            for minimum in responses[band * (rows - 1) : (band + 1) * (rows - 1)]:
+                key = folded(key, minimum)
+            keys[row, band] = folded(key, prompts[band])
 
 
 @compiled

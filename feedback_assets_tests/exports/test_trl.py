@@ -5,7 +5,7 @@ import pytest
 
 from feedback_assets.errors import FeedbackError
 from feedback_assets.exports.section import Export
-from feedback_assets.exports.trl import examples
+from feedback_assets.exports.trl import NoText, examples
 from feedback_assets.record import CONTENT_SCHEMA
 
 ASKED = [{"role": "user", "text": "Hi"}]
@@ -95,6 +95,21 @@ def test_a_tie_is_left_out_or_refused_as_the_policy_says():
     with pytest.raises(FeedbackError, match=r"export 'e': 1 records are ties, .*, first t; use `ties: drop`") as caught:
         made(rows, ties="error")
     assert "\n" not in str(caught.value)
+
+
+def test_a_record_without_text_is_refused_and_not_exported_as_an_empty_one():
+    rows = index(
+        ("gone", "preference", "a", None, 9, "train"),
+        ("half", "preference", "b", None, 2, "train"),
+        ("whole", "preference", "a", None, 0, "train"),
+        ("thumb", "thumbs", "up", None, 2, "train"),
+    )
+    for conversational in (True, False):
+        with pytest.raises(NoText, match=r"export 'e': 2 records have no text, first gone; .*verify") as caught:
+            made(rows, conversational=conversational)
+        assert "\n" not in str(caught.value)
+        assert caught.value.row_ids.to_list() == ["half", "gone"]
+    assert [line["completion"] for line in made(rows, format="kto")] == ["a2"]
 
 
 def test_copies_are_repeated_lines_only_where_they_are_realised_so():

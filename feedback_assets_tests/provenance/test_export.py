@@ -1,7 +1,9 @@
 """The files of a real release: what `datasets` reads, what TRL's trainers take, and whose judgment each line is."""
 
 import json
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,18 @@ import polars as pl
 import pytest
 import yaml
 
-from feedback_assets.materialize.materialize import materialize
+from feedback_assets.exports.trl import NoText
+from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.materialize import chain, materialize
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance import export as module
+from feedback_assets.provenance.erase import erase
+from feedback_assets.provenance.export import write_exports
 from feedback_assets.provenance.release import Release, annotations_of, folder, release
 from feedback_assets.provenance.replay import replay
+from feedback_assets.provenance.sought import Request
+from feedback_assets_tests.provenance.votes import Votes, vote
 
 FACTORS = [
     {"id": "sure", "version": 1, "reason": "a hesitant choice counts less", "kind": "confidence", "floor": 0.5},
@@ -288,3 +296,49 @@ def test_a_new_batch_writes_its_own_text_and_an_edited_trainer_none(tmp_path: Pa
 def test_a_release_with_all_exports_is_replayed_to_the_same_files(weighted: Made):
     project = weighted.project
     assert replay(project.store, weighted.release, project.folder).verdict == "identical"
+
+
+@pytest.fixture
+def votes(tmp_path: Path) -> Votes:
+    made = Votes(tmp_path / "project")
+    made.put("w1", vote("1", "anna", "the-violet-door"), vote("2", "ben", "the-green-roof"))
+    made.run()
+    made.put("w2", vote("3", "anna", "the-copper-lake"), vote("4", "ben", "the-quiet-field"))
+    made.run()
+    return made
+
+
+def behind(project: Project) -> dict[str, Commit]:
+    latest = project.commits.latest("training_set")
+    assert latest is not None
+    return chain(project, {"training_set": latest})
+
+
+@pytest.mark.parametrize("asked", [{"record": "1"}, {"annotator": "anna"}])
+def test_what_was_erased_since_it_was_ingested_is_refused_and_not_exported_as_empty_text(votes: Votes, asked):
+    commits = behind(votes.project)
+    n = len(erase(votes.project, Request(**asked), do=True).row_ids)
+    with pytest.raises(
+        NoText, match=f"export 'flat': {n} records have no text, first [0-9a-f]{{32}}; .*run all stages"
+    ):
+        write_exports(votes.project, commits)
+    votes.run()
+    _, files = write_exports(votes.project, behind(votes.project))
+    assert sum(file["rows"] for path, file in files if path.startswith("flat/") and "part-" in path) == 4 - n
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PAR1 and no more")])
+def test_a_part_of_text_that_is_gone_or_torn_is_refused(votes: Votes, damage: Callable[[Path], None]):
+    commits = behind(votes.project)
+    shutil.rmtree(votes.folder / "store" / "memo")
+    first = commits["ingested"].snapshot.tables["content"].parts[0]
+    damage(votes.project.store.path(first.files[0].key))
+    with pytest.raises(NoText, match="export 'flat': 2 records have no text, first "):
+        write_exports(votes.project, commits)
+
+
+def test_an_annotation_whose_part_of_text_nobody_knows_is_refused_and_not_left_out(votes: Votes):
+    project = votes.project
+    commits = {**behind(project), "ingested": project.commits.read("ingested", 1)}
+    with pytest.raises(NoText, match="export 'flat': 2 records have no text, first "):
+        write_exports(project, commits)

@@ -31,7 +31,7 @@ def test_a_tag_names_a_release_and_moves_only_when_told_to_with_its_history_kept
     assert [(entry["name"], entry["id"]) for entry in logged(store, TAGS)] == [("v1", ONE), ("v1", TWO), ("good", ONE)]
 
 
-@pytest.mark.parametrize("name", ["latest", "7", "0123abcd", "a/b", "..", "", "x.json", "-m", "ü", "v1\n"])
+@pytest.mark.parametrize("name", ["latest", "approved", "7", "0123abcd", "a/b", "..", "", "x.json", "-m", "ü", "v1\n"])
 def test_a_name_that_could_be_mistaken_is_refused(store: LocalStore, name: str) -> None:
     with pytest.raises(FeedbackError, match="cannot be a tag"):
         tag(store, ONE, name)

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import yaml
 
+from feedback_assets.cli.project import open_project
 from feedback_assets.materialize.materialize import materialize
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
@@ -67,7 +68,7 @@ class Votes:
 
     @property
     def project(self) -> Project:
-        return Project.open(self.folder / "policy.yaml", self.folder / "store")
+        return open_project(self.folder / "policy.yaml", self.folder / "store")
 
     def run(self) -> Release:
         self.runs += 1
