@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from feedback_assets.errors import FeedbackError, Refused
 from feedback_assets.materialize.project import Project
 from feedback_assets.provenance.erase import Plan, erase
 from feedback_assets.provenance.gc import Keep, gc
-from feedback_assets.provenance.sought import Request
+from feedback_assets.provenance.sought import NothingKnown, Request
 from feedback_assets.provenance.verify import Listener, Verified, verify
 from feedback_assets.snapshots.store import in_folder
 from feedback_assets.sources.privacy import PSEUDONYM, pseudonyms
@@ -77,10 +77,20 @@ def _show_verified(found: Verified) -> None:
 
 
 def erase_records(policy: Path | None, store: str | None, request: Request, *, do: bool, as_json: bool) -> None:
-    """Erase, or say what that would be, and print it."""
+    """Erase, or say what that would be, and print it.
+
+    Raises:
+        NothingKnown: nothing is known of it, under any of its names.
+        FeedbackError: as `as_stored` and `erase`.
+    """
     project = open_made(policy, store)
     with bar(quiet=as_json) as listener:
-        plans = [(one, erase(project, one, do=do, listener=listener)) for one in as_stored(project, request)]
+        plans = []
+        for one in as_stored(project, request):
+            with suppress(NothingKnown):  # of one form of a name, where another source has another
+                plans.append((one, erase(project, one, do=do, listener=listener)))
+    if not plans:
+        raise NothingKnown(project.store.place, request)
     if as_json:
         _print_json([asdict(plan) for _, plan in plans] if len(plans) > 1 else asdict(plans[0][1]))
         return
@@ -94,15 +104,14 @@ def as_stored(project: Project, request: Request) -> list[Request]:
     Raises:
         FeedbackError: the key of the pseudonyms is not in the environment.
     """
-    names = {request.annotator: None}
-    if request.annotator is not None:
-        sources = [one for one in project.policy.ingested.sources if request.source in (None, one.name)]
-        made = [pseudonyms(one.name, one) for one in sources]
-        asked = pl.Series([request.annotator])
-        names = dict.fromkeys([request.annotator if one is None else one.of(asked).item() for one in made]) or names
-    known = [replace(request, annotator=name) for name in names]
     # One that is a pseudonym already is meant as it is.
-    return [request] if (request.annotator or "").startswith(PSEUDONYM) else known
+    if request.annotator is None or request.annotator.startswith(PSEUDONYM):
+        return [request]
+    sources = [one for one in project.policy.ingested.sources if request.source in (None, one.name)]
+    asked = pl.Series([request.annotator])
+    made = [pseudonyms(one.name, one) for one in sources]
+    names = [request.annotator if one is None else one.of(asked).item() for one in made]
+    return [replace(request, annotator=name) for name in dict.fromkeys(names)] or [request]
 
 
 def _show_erased(request: Request, plan: Plan, *, do: bool) -> None:

@@ -180,10 +180,13 @@ def report(
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Write one page that a reviewer reads before training, from the manifest alone."""
+    """Write one page that a reviewer reads before training, from the manifest and the approvals beside it."""
     from feedback_assets.cli.report import write_report
+    from feedback_assets.provenance.names import approvals
+    from feedback_assets.provenance.release import folder
 
-    written = write_report(_release(release, policy, store)[1], output)
+    opened, found = _release(release, policy, store)
+    written = write_report(found, output, approvals(opened, folder(found.id)) if opened is not None else ())
     if as_json:
         _print_json(written)
     else:

@@ -1,5 +1,6 @@
 """Write the report of a release to a file."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,14 @@ from feedback_assets.provenance.release import Release
 from feedback_assets.provenance.report import report, told
 
 
-def write_report(release: Release, output: Path) -> dict[str, Any]:
-    """Write the page, and return where it lies and what it says first.
+def write_report(release: Release, output: Path, approvals: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Write the page, with who approved the release, and return where it lies and what it says first.
 
     Raises:
         FeedbackError: the file cannot be written.
     """
     try:
-        output.write_text(report(release), encoding="utf-8")
+        output.write_text(report(release, approvals), encoding="utf-8")
     except OSError as error:
         raise FeedbackError(
             f"{output}: cannot be written: {error.strerror or error}; give another file with -o"

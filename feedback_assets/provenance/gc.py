@@ -118,7 +118,7 @@ def _sweep(store: LocalStore, keep: Keep, now: datetime) -> Sweep:
 
 
 def _is_record(key: str) -> bool:
-    """Whether this is a manifest, a signature or an approval beside it, a tag, or an entry of the list of releases."""
+    """Whether this is a manifest, what was said beside it, a tag, or an entry of the list of releases."""
     if not key.startswith("releases/"):
         return False
     return (
@@ -134,8 +134,7 @@ def _marked(store: LocalStore, keep: Keep, releases: list[str], now: datetime) -
     current = store.erasures.current
     for release_id in releases:
         made = read(store, release_id)
-        for file in made.circumstances["files"]:
-            yield f"{folder(release_id)}/{file['path']}"
+        yield from (key for key, _, _ in store.objects(folder(release_id)))
         for commit in made.circumstances["commits"].values():
             yield from (current(file.key) for file in Snapshot.from_json(commit["snapshot"]).files)
     mapped: set[str] = set()

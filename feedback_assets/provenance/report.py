@@ -26,7 +26,7 @@ NULLS = "(null)"
 
 
 def report(release: Release, approvals: Sequence[Mapping[str, Any]] = ()) -> str:
-    """The page as HTML text, the same bytes for the same manifest and approvals (who, at, note)."""
+    """The page as HTML text, the same bytes for the same manifest and approvals (as `names.approvals` gives them)."""
     import jinja2
     from markupsafe import Markup, escape
 

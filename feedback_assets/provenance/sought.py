@@ -42,11 +42,22 @@ class Request:
         )
 
 
+class NothingKnown(FeedbackError):
+    """No record, no line of a batch and no earlier erasure is of what is asked for."""
+
+    def __init__(self, place: str, request: Request) -> None:
+        super().__init__(
+            f"{place}: nothing is known of {request.said()}; name a record by its source's feedback_id or its "
+            "row_id, an annotator as the batches do"
+        )
+
+
 def sought(project: Project, request: Request) -> tuple[Erased, list[str]]:
     """What a request means, and the keys of files of text that nothing refers to, whosever it is.
 
     Raises:
-        FeedbackError: nothing is known of it, or several sources have a record of this id.
+        NothingKnown: nothing is known of it.
+        FeedbackError: several sources have a record of this id.
     """
     store = in_folder(project.store, "erase")
     parts = {key: store.root / key for key, _, _ in store.objects("parts")}
@@ -55,10 +66,7 @@ def sought(project: Project, request: Request) -> tuple[Erased, list[str]]:
     row_ids = _with_children(narrow, _meant(project, request, narrow))
     lines = _lines(project, request, narrow, row_ids)
     if not row_ids and lines.is_empty() and not request.asked_before(store):
-        raise FeedbackError(
-            f"{store.root}: nothing is known of {request.said()}; name a record by its source's feedback_id or its "
-            "row_id, an annotator as the batches do"
-        )
+        raise NothingKnown(store.place, request)
     content, orphans = _content(store, schemas, row_ids)
     return Erased(frozenset(row_ids), request.annotator, request.source, lines, content), orphans
 

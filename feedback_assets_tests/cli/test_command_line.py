@@ -1,6 +1,7 @@
 """The command line as a person meets it: what it prints, how it exits, and the one line when something is wrong."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -217,6 +218,10 @@ def test_a_release_is_tagged_approved_attested_and_trained_on(call: Call, sample
     assert call("approve", "v1", "--by", "ines", "--note", "read it", "--policy", sample).code == 0
     assert "approved by ines" in call("questions", "v1", "--policy", sample).out
     (entry,) = json.loads(call("releases", "--policy", sample, "--json").out)
+    page = sample / "page.html"
+    assert call("report", "v1", "--policy", sample, "-o", page).code == 0
+    said = re.sub(r"<[^>]+>", "", page.read_text())
+    assert f"approved by ines, {entry['approvals'][0]['at']}: read it" in said
     assert (entry["tags"], entry["approvals"][0]["note"]) == (["v1"], "read it")
     attested = call("attest", "v1", "--policy", sample)
     assert json.loads(attested.out)["signatures"] == []

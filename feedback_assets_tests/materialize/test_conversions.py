@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from feedback_assets import open_store
 from feedback_assets.materialize.materialize import chain, content_parts, materialize, rows
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import upstream
@@ -104,6 +105,23 @@ def test_a_ranking_reaches_the_trainer_as_pairs_of_the_texts_that_were_ranked(bu
     weights = pl.read_parquet(Path(folder).parent / "weights-train.parquet")
     assert weights["weight"].to_list() == pytest.approx([1 / 3] * found.height)
     assert weights["row_id"].to_list() == found["row_id"].to_list()
+
+
+def test_the_frame_of_a_release_has_the_texts_of_its_pairs(built):
+    project, _, made = built
+    frame = open_store(project.store.place).release().frame()
+    assert frame.height == made.content["annotations"]["records"] == 30
+    won = pl.col("label") == "a"
+    read = frame.select(
+        "row_id",
+        prompt=pl.col("prompt").list.first().struct.field("text") + "\n\n",
+        chosen=pl.when(won).then("response_a").otherwise("response_b"),
+        rejected=pl.when(won).then("response_b").otherwise("response_a"),
+    )
+    (folder,) = training_files(project.store, made)
+    exported = pl.concat([pl.read_parquet(file) for file in sorted(Path(folder).glob("*.parquet"))])
+    assert read.null_count().sum_horizontal().item() == 0
+    assert read.sort("row_id").equals(exported.select(read.columns).sort("row_id"))
 
 
 def test_every_parent_and_every_pair_is_in_the_commit_and_in_the_release(built):

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 
+from feedback_assets.cli.integrity import as_stored, erase_records
 from feedback_assets.cli.main import main
 from feedback_assets.digests import file_digest
 from feedback_assets.errors import FeedbackError
@@ -17,7 +20,7 @@ from feedback_assets.orchestration.run import run
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.erase import erase, erased_releases
 from feedback_assets.provenance.release import find
-from feedback_assets.provenance.sought import Request
+from feedback_assets.provenance.sought import NothingKnown, Request
 from feedback_assets.provenance.trace import trace
 from feedback_assets.provenance.verify import verify
 from feedback_assets.snapshots.snapshot import scan
@@ -49,10 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Votes:
 
 @pytest.fixture
 def votes(made: Votes, tmp_path: Path) -> Votes:
-    shutil.copytree(made.folder, tmp_path / "copy")
-    copy = Votes(tmp_path / "other")
-    copy.folder, copy.runs = tmp_path / "copy", made.runs
-    return copy
+    return made.copy(tmp_path / "copy")
 
 
 def erased(votes: Votes, **asked: Any) -> Any:
@@ -219,6 +219,43 @@ def test_without_yes_nothing_changes_and_the_table_says_what_would(
         assert what in said
 
 
+def test_a_name_is_erased_as_it_came_and_as_its_pseudonym_whichever_of_them_the_store_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FEEDBACK_TEST_KEY", "a key of the tests and of nothing else")
+    votes = Votes(tmp_path / "project")
+    policy = yaml.safe_load((votes.folder / "policy.yaml").read_text())
+    (plain,) = policy["ingested"]["sources"]
+    hidden = {"name": "hidden", "path": "hidden/*", "pseudonymise": {"annotator_id": "FEEDBACK_TEST_KEY"}}
+    policy["ingested"]["sources"].append({**plain, **hidden})
+    (votes.folder / "policy.yaml").write_text(yaml.safe_dump(policy))
+    (votes.folder / "hidden").mkdir()
+    votes.put("w1", vote("1", "anna-7781", "the-violet-door"), vote("2", "ben", "the-green-roof"))
+    votes.put("../hidden/w1", vote("1", "anna-7781", "the-copper-lake"), vote("2", "cleo", "the-last-gate"))
+    votes.run()
+
+    def asked(who: str) -> dict[str | None, int]:
+        plans = {}
+        for request in as_stored(votes.project, Request(annotator=who)):
+            with suppress(NothingKnown):
+                plans[request.annotator] = len(erase(votes.project, request, do=False).row_ids)
+        erase_records(votes.folder / "policy.yaml", None, Request(annotator=who), do=True, as_json=True)
+        return plans
+
+    assert asked("ben") == {"ben": 1}
+    ((name, count),) = asked("cleo").items()
+    assert name is not None and name.startswith("p-") and count == 1
+    assert list(asked("anna-7781").values()) == [1, 1]
+    for text in ("the-violet-door", "the-copper-lake", "the-green-roof", "the-last-gate"):
+        assert holding(votes.folder / "store", text) == {}
+    with pytest.raises(NothingKnown, match="nothing is known of annotator 'dora'"):
+        asked("dora")
+    monkeypatch.delenv("FEEDBACK_TEST_KEY")
+    with pytest.raises(FeedbackError, match="FEEDBACK_TEST_KEY is not set"):
+        asked("dora")
+    assert as_stored(votes.project, Request(annotator=name)) == [Request(annotator=name)], "it is meant as it is"
+
+
 class Cut(Exception):
     pass
 
@@ -243,17 +280,11 @@ def calls(monkeypatch: pytest.MonkeyPatch, cut_at: int | None) -> list[int]:
 def test_an_erasure_that_is_cut_anywhere_leaves_all_readable_and_ends_when_it_is_asked_again(
     made: Votes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def copy(name: str) -> Votes:
-        shutil.copytree(made.folder, tmp_path / name)
-        votes = Votes(tmp_path / f"{name}-empty")
-        votes.folder = tmp_path / name
-        return votes
-
     with monkeypatch.context() as patched:
         total = calls(patched, None)
-        erased(copy("whole"), annotator="anna-7781")
+        erased(made.copy(tmp_path / "whole"), annotator="anna-7781")
     for cut_at in range(1, total[0] + 1, max(1, total[0] // 8)):
-        votes = copy(f"cut{cut_at}")
+        votes = made.copy(tmp_path / f"cut{cut_at}")
         with monkeypatch.context() as patched:
             calls(patched, cut_at)
             with pytest.raises(Cut):

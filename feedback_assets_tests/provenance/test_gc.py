@@ -1,7 +1,6 @@
 """What nobody needs goes; what a kept release, the latest materializations or a run need stays."""
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,8 +16,10 @@ from feedback_assets.materialize.materialize import materialize
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.collected import collected, given_up
 from feedback_assets.provenance.gc import Keep, gc, kept_releases
+from feedback_assets.provenance.names import approve
 from feedback_assets.provenance.questions import questions
-from feedback_assets.provenance.release import find, listed
+from feedback_assets.provenance.release import Release, find, folder, listed
+from feedback_assets.provenance.report import report, report_key
 from feedback_assets.provenance.verify import verify
 from feedback_assets.snapshots.leases import live, writing
 from feedback_assets.snapshots.store import LocalStore
@@ -41,10 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Votes:
 
 @pytest.fixture
 def votes(made: Votes, tmp_path: Path) -> Votes:
-    shutil.copytree(made.folder, tmp_path / "copy")
-    copy = Votes(tmp_path / "other")
-    copy.folder, copy.runs = tmp_path / "copy", made.runs
-    return copy
+    return made.copy(tmp_path / "copy")
 
 
 def ids(votes: Votes) -> list[str]:
@@ -83,6 +81,27 @@ def test_a_release_that_is_given_up_answers_from_its_manifest_and_the_kept_one_i
     assert [damage.what for damage in verify(store).damages] == ["annotations"]
 
 
+def test_all_that_lies_beside_the_manifest_of_a_kept_release_stays_and_its_report_is_no_damage(votes: Votes):
+    store = votes.project.store
+    first, second, third = (find(store, name) for name in ids(votes))
+    for made in (first, second, third):
+        store.put(report_key(made), report(made).encode())
+        approve(store, folder(made.id), made.id, by="ines", note="read it")
+        store.put(f"{folder(made.id)}/minutes.txt", b"what the reviewers said")
+    before = dict(held(votes, third))
+    gc(store, LAST, do=True)
+    assert held(votes, third) == before
+    assert {"manifest.json", "report.html", "minutes.txt", "approvals/0000000001.json"} <= before.keys()
+    assert verify(store).damages == [] == verify(store, third.id).damages
+    assert set(held(votes, first)) == {"manifest.json", "report.html", "approvals/0000000001.json"}
+
+
+def held(votes: Votes, made: Release) -> dict[str, bytes]:
+    """All that lies in the folder of a release."""
+    place = votes.project.store.path(folder(made.id))
+    return {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
 def test_releases_are_kept_by_number_or_age_and_the_latest_always(votes: Votes):
     store = votes.project.store
     first, second, third = ids(votes)
@@ -96,9 +115,7 @@ def test_releases_are_kept_by_number_or_age_and_the_latest_always(votes: Votes):
 def test_a_run_after_a_collection_makes_what_it_would_have_made_and_keeps_a_batch_whose_file_is_gone(
     votes: Votes, made: Votes, tmp_path: Path
 ):
-    shutil.copytree(made.folder, tmp_path / "untouched")
-    untouched = Votes(tmp_path / "untouched-other")
-    untouched.folder, untouched.runs = tmp_path / "untouched", made.runs
+    untouched = made.copy(tmp_path / "untouched")
     gc(votes.project.store, LAST, do=True)
     for each in (votes, untouched):
         each.put("w9", vote("new", "rater-1", "the-new-well"))
@@ -115,8 +132,7 @@ def test_a_collection_that_is_killed_anywhere_leaves_the_store_right(
 ):
     total = len(gc(made.project.store, LAST, do=False).keys)
     for stop in (0, 1, total // 3, total // 2, total - 1):
-        shutil.copytree(made.folder, tmp_path / f"cut{stop}")
-        store = LocalStore(tmp_path / f"cut{stop}" / "store")
+        store = LocalStore(made.copy(tmp_path / f"cut{stop}").folder / "store")
         left = [stop]
         real = LocalStore.delete
 

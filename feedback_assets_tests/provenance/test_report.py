@@ -246,5 +246,5 @@ def test_a_release_of_which_nothing_was_expected_says_so(made: Release) -> None:
 
 
 def test_who_approved_it_is_on_top(made: Release) -> None:
-    text = said(report(made, [{"who": "dana", "at": "2026-11-25", "note": "read in full"}]))
+    text = said(report(made, [{"by": "dana", "at": "2026-11-25", "note": "read in full"}]))
     assert "approved by dana, 2026-11-25: read in full" in text

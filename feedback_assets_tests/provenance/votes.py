@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -37,10 +38,12 @@ def vote(name: str, who: str, text: str, choice: str = "one", **more: Any) -> di
 
 
 class Votes:
-    """A project with a folder of batches."""
+    """A project with a folder of batches: a new one, or that which is in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.runs = folder, 0
+        if folder.exists():
+            return
         (folder / "batches").mkdir(parents=True)
         (folder / "policy.yaml").write_text(
             yaml.safe_dump(
@@ -65,6 +68,12 @@ class Votes:
         text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
         path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
         return path
+
+    def copy(self, folder: Path) -> "Votes":
+        """The project as it is now, in another folder."""
+        copied = Votes(Path(shutil.copytree(self.folder, folder)))
+        copied.runs = self.runs
+        return copied
 
     @property
     def project(self) -> Project:
