@@ -8,10 +8,13 @@ A new stage is one file in `stages/`, one line in STAGES and one in Policy.
 
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
-from feedback_assets.policy import Loaded, Section, load
+from feedback_assets.checks.waivers import Waiver
+from feedback_assets.policy import Loaded, Section, load, unique_ids
+from feedback_assets.required import Required, required_checks
 from feedback_assets.signal.section import Monitoring
 from feedback_assets.sources.guidelines import GuidelinesSection
 from feedback_assets.stages import (
@@ -48,8 +51,20 @@ STAGES: tuple[Stage, ...] = (
 )
 
 
+def _of_a_check(waiver: Waiver, policy: ValidationInfo) -> Waiver:
+    names = [entry.name for entry in STAGES]
+    if waiver.stage not in names:
+        raise ValueError(f"there is no stage {waiver.stage!r} to waive a check of; the stages: {', '.join(names)}")
+    if {waiver.stage, "monitoring"} <= policy.data.keys():
+        checks = required_checks(stage(waiver.stage), policy.data[waiver.stage], policy.data["monitoring"])
+        if waiver.check not in checks:
+            known = ", ".join(sorted(checks))
+            raise ValueError(f"{waiver.stage} has no check {waiver.check!r} under this policy; its checks: {known}")
+    return waiver
+
+
 class Policy(Section):
-    """The policy: a section a stage, and what is watched."""
+    """The policy: a section a stage, what is watched, and what is let through all the same."""
 
     project: str = Field(default="feedback", pattern=r"^[A-Za-z0-9_.-]+$", description="a name for people")
     ingested: IngestedSection
@@ -62,10 +77,17 @@ class Policy(Section):
     upsampled: UpsampledSection = UpsampledSection()
     training_set: TrainingSetSection = TrainingSetSection()
     monitoring: Monitoring = Monitoring()
+    waivers: Annotated[tuple[Annotated[Waiver, AfterValidator(_of_a_check)], ...], AfterValidator(unique_ids)] = Field(
+        default=(), exclude=True, description="a release names those that it needed; the others are nothing to it"
+    )
 
     def section(self, stage: str) -> Section:
         """The section of a stage."""
         return getattr(self, stage)
+
+    def required_checks(self, name: str) -> dict[str, Required]:
+        """All checks of the stage called `name`, by their names."""
+        return required_checks(stage(name), self.section(name), self.monitoring)
 
 
 def load_policy(path: Path) -> Loaded[Policy]:

@@ -125,6 +125,7 @@ def drifts_check(name: str, drifts: Sequence[Mapping[str, Any]], *, against: str
         definition={"type": "drift"},
         observed={
             "columns": len(held),
+            "psi": max((entry["psi"] for entry in held if entry.get("psi") is not None), default=None),
             "moved": {entry["column"]: entry.get("psi") for entry in by_verdict["moved"]},
             "inconclusive": [entry["column"] for entry in by_verdict["inconclusive"]],
             "other_composition": about,

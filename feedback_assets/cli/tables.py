@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -83,7 +83,11 @@ def run_as_json(ran: "Ran") -> dict[str, Any]:
                 "fates": {_fate(entry): entry["rows"] for entry in commit.content["fates"]},
                 "data_version": commit.data_version,
                 "code_version": commit.code_version,
-                "checks": {"passed": sum(c["status"] == "passed" for c in commit.checks), "failed": commit.failed},
+                "checks": {
+                    "passed": sum(c["status"] == "passed" for c in commit.checks),
+                    "failed": [check for check in commit.failed if check not in ran.waived[name]],
+                    "waived": [waiver.model_dump(mode="json") for waiver in ran.waived[name].values()],
+                },
                 "drift": {
                     entry["column"]: {key: entry[key] for key in ("psi", "kl", "ks")}
                     for entry in commit.content["drift"]
@@ -123,7 +127,7 @@ def show_run(project: Project, ran: "Ran", *, sample: bool) -> None:
             f"{commit.content['rows_in']:,}",
             f"{commit.content['rows_out']:,}",
             _fates(commit),
-            _checks(commit),
+            _checks(commit, ran.waived[name]),
             _drift(commit),
         )
     console.print(table)
@@ -131,6 +135,8 @@ def show_run(project: Project, ran: "Ran", *, sample: bool) -> None:
     for name, commit in ran.commits.items():
         for change in commit.circumstances["unversioned_changes"]:
             console.print(f"notice    {name}: {change}", style="yellow")
+        for check, waiver in ran.waived[name].items():
+            console.print(f"notice    {name}: {check} is {waiver.sentence()}", style="yellow", soft_wrap=True)
     if "ingested" in ran.commits:
         for notice in notices(project, ran.commits["ingested"]):
             console.print(f"notice    ingested: {notice}", style="yellow", soft_wrap=True)
@@ -160,16 +166,18 @@ def _fates(commit: Commit) -> Text:
     return Text("\n".join(lines) or "all kept")
 
 
-def _checks(commit: Commit) -> Text:
+def _checks(commit: Commit, waived: Collection[str]) -> Text:
     counts = {
         status: sum(c["status"] == status for c in commit.checks)
         for status in ("passed", "failed", "error", "inconclusive")
     }
-    blocked = set(commit.failed)
+    blocked = set(commit.failed).difference(waived)
     text = Text(f"{counts['passed']} passed")
     for check in commit.checks:
         if check["name"] in blocked:
             text.append(f"\n{check['name']} {check['status']}", style="bold red")
+        elif check["name"] in waived:
+            text.append(f"\n{check['name']} {check['status']} (waived)", style="yellow")
         elif check["status"] in ("failed", "error"):
             text.append(f"\n{check['name']} {check['status']} (warning)", style="yellow")
     if counts["inconclusive"]:
@@ -275,6 +283,12 @@ def show_questions(answered: dict[str, Any]) -> None:
         table.add_row(f"  {name}", _shares(entry["expected"]), _actual(entry), psi, entry["verdict"])
     if declared:
         console.print(table)
+    for waiver in answered["distribution"]["waivers"]:
+        console.print(
+            f"   let through by {waiver['who']} until {waiver['until']}: {waiver['stage']}, {waiver['check']}: "
+            f"{waiver['meaning']} ({waiver['why']})",
+            style="yellow",
+        )
     _incomplete(console, answered["distribution"])
 
 

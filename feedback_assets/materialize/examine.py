@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.checks.conservation import DEFINITION, conservation
+from feedback_assets.checks.conservation import conservation
 from feedback_assets.checks.drift import SHOWN, drift_check, drifts_check, limit_check, loss_check
 from feedback_assets.checks.expectations import run_suite
-from feedback_assets.checks.result import CheckResult, Kind, Status, plain
+from feedback_assets.checks.result import CheckResult, Kind, Status
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import canonical_json, digest
 from feedback_assets.materialize.comparisons import (
@@ -28,6 +27,7 @@ from feedback_assets.materialize.comparisons import (
 from feedback_assets.materialize.profiles import lost_of, profile_of
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import Policy
+from feedback_assets.required import REGISTRIES, Required, baseline_name
 from feedback_assets.signal.comparisons import ColumnDrift
 from feedback_assets.signal.losses import LOST, loss_by_annotator, loss_by_group
 from feedback_assets.signal.monitor import distribution, effective_sample_size, identity_changes
@@ -35,92 +35,10 @@ from feedback_assets.signal.section import Monitoring
 from feedback_assets.snapshots.snapshot import Snapshot, scan
 from feedback_assets.sources.guidelines import overlaps
 from feedback_assets.sources.privacy import shown
-from feedback_assets.stages.ingested import IngestedSection
 from feedback_assets.stages.stage import Stage
 from feedback_assets.threads import each
 
-REGISTRIES = ("guidelines",)  # assets that hold no feedback: there is no row to follow and no signal to watch
 DIGITS = 9  # floats are rounded before they are digested: the last bits differ between machines
-
-
-@dataclass(frozen=True)
-class Required:
-    """A check that the policy asks for."""
-
-    blocking: bool
-    meaning: str
-    definition: dict[str, Any]
-
-    @property
-    def definition_digest(self) -> str:
-        """Digest of what is checked, limits included."""
-        return digest(self.definition)
-
-
-def required_checks(stage: Stage, policy: Policy) -> dict[str, Required]:
-    """All checks of a stage under this policy, by name: what is run, what Dagster shows, and what the gate asks for."""
-    section, monitoring = policy.section(stage.name), policy.monitoring
-    shares = monitoring.limits.model_dump(include={"psi", "share_kept"})
-    required = {
-        promise.name: Required(
-            promise.blocking, promise.meaning, {"type": promise.type, "kwargs": plain(promise.kwargs)}
-        )
-        for promise in stage.promises(section)
-    }
-    if stage.name in REGISTRIES:
-        required["overlaps"] = Required(
-            False,
-            "no two versions of the guidelines for one task and aspect are in force at the same time",
-            {"type": "overlaps"},
-        )
-        return required
-    required["conservation"] = Required(
-        True,
-        "each row that came in has exactly one fate, and the rows that went out are those that were kept",
-        DEFINITION,
-    )
-    if isinstance(section, IngestedSection):
-        required["quarantined_share"] = Required(
-            True,
-            f"at most {section.max_quarantined_share:.1%} of the records are in quarantine",
-            {"type": "quarantined_share", "limit": section.max_quarantined_share},
-        )
-        lost = {f"{lost.source}/{lost.batch}": lost.reason for lost in section.lost_batches}
-        required["quarantined_batches"] = Required(
-            True,
-            "no batch is in quarantine as a whole, unless the policy names it under ingested.lost_batches",
-            {"type": "quarantined_batches", "lost": lost},
-        )
-        required["input_drift"] = Required(
-            "input" in monitoring.gating,
-            "what annotators answer in the newest batch of a source is what they answered in its earlier ones",
-            {"type": "input_drift", **shares, "columns": list(monitoring.answers)},
-        )
-        return required
-    allowed = {
-        f"{column}={value}": reason for (column, value), reason in sorted(monitoring.allowed(stage.name).items())
-    }
-    required["loss_by_group"] = Required(
-        True,
-        "no source, batch, category, guideline version or origin lost all its rows, unless the policy expects it",
-        {"type": "loss_by_group", "lost_share": monitoring.limits.lost_share, "allowed": allowed},
-    )
-    required["drift"] = Required(
-        "transformation" in monitoring.gating,
-        f"against the input no column moved beyond a PSI of {monitoring.limits.psi} and beyond chance, and no category "
-        f"kept {monitoring.limits.share_kept:.0%} of its share or less",
-        {"type": "drift", **shares},
-    )
-    if stage.name == "training_set":
-        declared = monitoring.pinned()["expect"]
-        for column in monitoring.expected_columns:
-            expected = declared.get(column) or {"release": monitoring.baseline and monitoring.baseline.release}
-            required[baseline_name(column)] = Required(
-                "baseline" in monitoring.gating,
-                f"{column} has the distribution that is expected of it",
-                {"type": "baseline", "column": column, "expected": expected, **shares},
-            )
-    return required
 
 
 @dataclass(frozen=True)
@@ -159,7 +77,7 @@ def examine(project: Project, examined: Examined) -> dict[str, Any]:
         `distribution`, all plain JSON values.
     """
     stage, policy = examined.stage, examined.policy
-    required = required_checks(stage, policy)
+    required = policy.required_checks(stage.name)
     key = digest(
         [
             "examination",
@@ -314,11 +232,6 @@ def _nameless(change: dict[str, Any]) -> dict[str, Any]:
         return change
     examples = {key: [nameless(value) for value in change[key]] for key in ("new_examples", "vanished_examples")}
     return {**change, **examples, "largest": nameless(change["largest"])}
-
-
-def baseline_name(column: str) -> str:
-    """Name of the check that holds a column against its expected distribution."""
-    return re.sub(r"\W", "_", f"baseline__{column}", flags=re.ASCII)
 
 
 def _intake_conserves(after: pl.LazyFrame, fates: pl.LazyFrame) -> CheckResult:

@@ -14,11 +14,12 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.comparisons import against_previous
 from feedback_assets.materialize.environment import environment
-from feedback_assets.materialize.examine import REGISTRIES, Examined, examine
+from feedback_assets.materialize.examine import Examined, examine
 from feedback_assets.materialize.intake import Taken, read_batches, read_registry
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import stage, upstream
 from feedback_assets.policy import Pinned, Section
+from feedback_assets.required import REGISTRIES
 from feedback_assets.signal.decisions import decisions_of
 from feedback_assets.snapshots.leases import writing
 from feedback_assets.snapshots.snapshot import (

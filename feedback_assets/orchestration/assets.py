@@ -5,20 +5,22 @@ Here is what Dagster shows of a commit record. What a stage does is not decided 
 
 import traceback
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import dagster as dg
 
+from feedback_assets.checks.waivers import Waiver
 from feedback_assets.errors import FeedbackError, Refused
 from feedback_assets.materialize.batches import notices
 from feedback_assets.materialize.commit import Commit
-from feedback_assets.materialize.examine import required_checks
 from feedback_assets.materialize.materialize import materialize, resolve
 from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration.gate import failed_in_dagster
 from feedback_assets.orchestration.lineage import input_version_tags
 from feedback_assets.orchestration.metadata import describe
 from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.gate import waived_in
 from feedback_assets.provenance.release import Release, release
 from feedback_assets.provenance.report import report, report_key
 from feedback_assets.sources.files import first_line
@@ -28,6 +30,11 @@ GROUP = "feedback"
 OWNER = "team:feedback"
 REFUSED = "refused"
 """Metadata of a failure: whether the gate refused, or something was wrong with what came in."""
+PLOTTED = (
+    *("value", "psi", "kl", "kl_reversed", "js", "ks", "rows_in", "rows_out", "beyond_count", "groups"),
+    *("observed_value", "element_count", "unexpected_count", "missing_count", "overlaps"),
+)
+"""What a check saw that is a number of its own in its metadata."""
 Listener = Callable[[str, Literal["started", "done"], Commit | None], None]
 
 
@@ -44,7 +51,7 @@ def _asset(project: Project, stage: Stage, listener: Listener) -> dg.AssetsDefin
     section = project.policy.section(stage.name)
     specs = [
         dg.AssetCheckSpec(name=name, asset=stage.name, blocking=check.blocking, description=check.meaning)
-        for name, check in required_checks(stage, project.policy).items()
+        for name, check in project.policy.required_checks(stage.name).items()
     ]
 
     @dg.asset(
@@ -64,8 +71,9 @@ def _asset(project: Project, stage: Stage, listener: Listener) -> dg.AssetsDefin
     )
     def _run(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         listener(stage.name, "started", None)
+        now = datetime.now(UTC)
         try:
-            commit, made = _materialize(project, stage, context)
+            commit, made = _materialize(project, stage, context, now)
         except FeedbackError as error:
             # A Failure is shown as one line; the way out is in it.
             raise dg.Failure(
@@ -84,23 +92,26 @@ def _asset(project: Project, stage: Stage, listener: Listener) -> dg.AssetsDefin
         if stage.name == "ingested":
             for notice in notices(project, commit):
                 context.log.warning(notice)
+        waived = waived_in(project, commit, now)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(commit.data_version),
             metadata=describe(project, commit, made),
             tags=input_version_tags(context.instance, commit),
-            check_results=[_check_result(check) for check in commit.checks],
+            check_results=[_check_result(check, waived.get(check["name"])) for check in commit.checks],
         )
 
     return _run
 
 
-def _materialize(project: Project, stage: Stage, context: dg.AssetExecutionContext) -> tuple[Commit, Release | None]:
+def _materialize(
+    project: Project, stage: Stage, context: dg.AssetExecutionContext, now: datetime
+) -> tuple[Commit, Release | None]:
     run = {name: commit for name in stage.inputs if (commit := project.commits.of_run(name, context.run.run_id))}
     inputs = resolve(project, stage.name, run)
     if stage.name != "training_set":
-        return materialize(project, stage.name, run_id=context.run.run_id, inputs=inputs), None
-    beside = failed_in_dagster(context.instance, project, inputs)
-    commit, made = release(project, run_id=context.run.run_id, inputs=inputs, beside=beside)
+        return materialize(project, stage.name, run_id=context.run.run_id, inputs=inputs, now=now), None
+    beside = failed_in_dagster(context.instance, project, inputs, now)
+    commit, made = release(project, run_id=context.run.run_id, inputs=inputs, beside=beside, now=now)
     if made is not None:
         project.store.put(report_key(made), report(made).encode())
     return commit, made
@@ -118,17 +129,28 @@ def _where(error: Exception) -> str:
     return "\n".join(f"- `{frame.filename}:{frame.lineno}` {frame.name}" for frame in frames)
 
 
-def _check_result(check: Mapping[str, Any]) -> dg.AssetCheckResult:
-    holds_back = check["blocking"] and check["status"] != "inconclusive"
+def _check_result(check: Mapping[str, Any], waiver: Waiver | None) -> dg.AssetCheckResult:
+    """Failed stays failed; of severity WARN it does not stop what is below in the same run."""
+    holds_back = check["blocking"] and check["status"] != "inconclusive" and waiver is None
     severity = dg.AssetCheckSeverity.ERROR if holds_back else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
         check_name=check["name"],
         passed=check["passed"],
         severity=severity,
-        description=check["meaning"],
+        description=check["meaning"] if waiver is None else f"{check['meaning']} ({waiver.sentence()})",
         metadata={
             "status": check["status"],
+            **_numbers(check),
             "definition": dg.MetadataValue.json(check["definition"]),
             "observed": dg.MetadataValue.json(check["observed"]),
+            **({} if waiver is None else {"waiver": dg.MetadataValue.json(waiver.model_dump(mode="json"))}),
         },
     )
+
+
+def _numbers(check: Mapping[str, Any]) -> dict[str, float]:
+    """What was seen and the limits that it was held against, which Dagster plots over time."""
+    seen = {name: check["observed"].get(name) for name in PLOTTED}
+    limits = {name if name == "limit" else f"limit_{name}": value for name, value in check["definition"].items()}
+    numbers = {name: value for name, value in (seen | limits).items() if isinstance(value, (int, float))}
+    return {name: value for name, value in numbers.items() if not isinstance(value, bool)}

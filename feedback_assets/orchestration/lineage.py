@@ -4,6 +4,8 @@ Dagster notes the upstream's latest version when a step starts, which need not b
 override that; they are not documented, so they stand here alone, with a test.
 """
 
+from typing import Any
+
 import dagster as dg
 
 from feedback_assets.materialize.commit import Commit
@@ -29,10 +31,15 @@ def materialization_of(instance: dg.DagsterInstance, asset: str, number: int) ->
     while True:
         page = instance.fetch_materializations(dg.AssetKey(asset), limit=100, cursor=cursor)
         for record in page.records:
-            materialization = record.asset_materialization
-            value = materialization.metadata.get(COMMIT) if materialization else None
-            if value is not None and value.value == number:
+            if commit_number(record) == number:
                 return record.storage_id
         if not page.has_more:
             return None
         cursor = page.cursor
+
+
+def commit_number(record: dg.EventLogRecord) -> Any:
+    """The number of the commit that a materialization recorded, or None."""
+    materialization = record.asset_materialization
+    value = materialization.metadata.get(COMMIT) if materialization else None
+    return None if value is None else value.value

@@ -53,6 +53,8 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         metadata["batches"] = as_table(_batches(project, commit))
     if made is not None:
         metadata["release"] = made.id
+        if made.content["waivers"]:
+            metadata["waivers"] = as_table(made.content["waivers"])
         metadata["manifest"] = dg.MetadataValue.path(project.store.uri(f"{folder(made.id)}/manifest.json"))
         metadata["report"] = dg.MetadataValue.path(project.store.uri(report_key(made)))
         for path in training_files(project.store, made):

@@ -1,16 +1,20 @@
 """The job in this process: what `feedback-assets run` does, with its events in the project's Dagster instance."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import dagster as dg
 
+from feedback_assets.checks.waivers import Waiver
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration.assets import REFUSED, Listener
 from feedback_assets.orchestration.build import build_definitions, dagster_home
 from feedback_assets.orchestration.jobs import JOB
 from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.gate import held_back, waived_in
 from feedback_assets.provenance.release import Release, listed, read
 from feedback_assets.snapshots.leases import writing
 from feedback_assets.sources.raw import one_line
@@ -23,7 +27,8 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 class Ran:
     """A run: its Dagster id, what it committed by asset in order, the release or None, and why it stopped.
 
-    `refused`: a check or the gate stopped it, and not an error.
+    `refused`: a check or the gate stopped it, and not an error. `waived`: the waivers of failed checks, by asset and
+    check.
     """
 
     run_id: str
@@ -31,6 +36,7 @@ class Ran:
     release: Release | None
     problems: list[str] = field(default_factory=list)
     refused: bool = False
+    waived: Mapping[str, Mapping[str, Waiver]] = field(default_factory=dict)
 
 
 def run(project: Project, listener: Listener | None = None) -> Ran:
@@ -42,6 +48,7 @@ def run(project: Project, listener: Listener | None = None) -> Ran:
         result = definitions.resolve_job_def(JOB).execute_in_process(
             instance=instance, raise_on_error=False, run_config=QUIET
         )
+    now = datetime.now(UTC)
     commits = {
         stage.name: commit
         for stage in STAGES
@@ -54,19 +61,10 @@ def run(project: Project, listener: Listener | None = None) -> Ran:
         result.run_id,
         commits,
         read(project.store, mine[-1]) if mine else None,
-        [*_held_back(commits), *(text for text, _ in others)],
+        [*(why for commit in commits.values() for why in held_back(project, commit, now)), *(why for why, _ in others)],
         refused=all(refused for _, refused in others),
+        waived={name: waived_in(project, commit, now) for name, commit in commits.items()},
     )
-
-
-def _held_back(commits: dict[str, Commit]) -> list[str]:
-    return [
-        f"{name}: the check {check['name']} {'failed' if check['status'] == 'failed' else 'could not be computed'}: "
-        f"{check['meaning']}"
-        for name, commit in commits.items()
-        for check in commit.checks
-        if check["name"] in commit.failed
-    ]
 
 
 def _why(event: dg.DagsterEvent) -> tuple[str, bool] | None:

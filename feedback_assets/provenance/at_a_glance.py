@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from feedback_assets.materialize.examine import REGISTRIES
 from feedback_assets.pictures.bars import Cell
 from feedback_assets.pictures.canvas import markdown
 from feedback_assets.pictures.flow import Step
 from feedback_assets.pictures.glance import glance
 from feedback_assets.pictures.stage import stage_svg
+from feedback_assets.required import REGISTRIES
 from feedback_assets.sources.privacy import shown
 
 STAYS = ("kept", "copied")

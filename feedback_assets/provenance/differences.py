@@ -10,7 +10,6 @@ from typing import Any
 import polars as pl
 
 from feedback_assets.materialize.commit import Commit
-from feedback_assets.materialize.examine import REGISTRIES
 from feedback_assets.materialize.profiles import profile_of
 from feedback_assets.pipeline import STAGES, stage
 from feedback_assets.provenance.build import scratch
@@ -18,6 +17,7 @@ from feedback_assets.provenance.changes import Change, changes
 from feedback_assets.provenance.effects import fates_of, moved
 from feedback_assets.provenance.recipe import has_parts, recipe
 from feedback_assets.provenance.release import Release, annotations_of, commits_of, folder, unpacked
+from feedback_assets.required import REGISTRIES
 from feedback_assets.signal.comparisons import drift_between
 from feedback_assets.signal.drift import finite, kl, psi
 from feedback_assets.signal.section import Limits

@@ -172,6 +172,32 @@ class Gate(Entry):
     opens: bool
 
 
+class Waiver(Entry):
+    """A failed check of one version that the policy let through."""
+
+    id: str
+    stage: str
+    check: str
+    data_version: str
+    status: Literal["failed", "error"]
+    who: str
+    why: str
+    until: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$", description="the last day, in UTC, on which it is in force")
+
+
+class UsedWaiver(Waiver):
+    """A waiver that this release needed."""
+
+    data_version: Sha256
+    meaning: str = Field(description="what the check said")
+
+
+class IdleWaiver(Waiver):
+    """A waiver of the policy that let nothing through."""
+
+    idle: str = Field(description="why")
+
+
 class Content(Entry):
     """What was done to what: its digest is the id."""
 
@@ -179,7 +205,7 @@ class Content(Entry):
     project: str
     policy: Object = Field(description="every section in full")
     gate: Gate
-    waivers: list[Object] = Field(description="checks that were waived: who, why, until when, on which version")
+    waivers: list[UsedWaiver] = Field(description="failed checks that were let through; without them no release")
     annotations: Annotations
     guidelines: list[Guideline]
     transformations: list[Transformation]
@@ -218,6 +244,7 @@ class Circumstances(Entry):
     environment: dict[str, str] = Field(description="Python, the platform and every installed distribution")
     policy_file: str
     files: list[File]
+    idle_waivers: list[IdleWaiver] = Field(default=[], description="waivers of the policy that let nothing through")
     commits: dict[str, CommitCircumstances]
 
 

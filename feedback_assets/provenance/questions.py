@@ -25,8 +25,8 @@ def questions(release: Release) -> dict[str, Any]:
     Returns:
         `annotations`: records, examples, `by_guideline` (version, status, digest, records), `groups` (with row ids);
         `transformations`: `stages`, with what each rule is pinned to and what it did;
-        `distribution`: `columns`, expected beside actual. Each has `verdict`, one sentence, and `incomplete`: what it
-        cannot answer. `complete`: whether that is nothing.
+        `distribution`: `columns`, expected beside actual, and `waivers`, the failed checks that were let through.
+        Each has `verdict`, one sentence, and `incomplete`: what it cannot answer. `complete`: whether that is nothing.
     """
     content = release.content
     answers = {
@@ -116,7 +116,6 @@ def _transformations(content: Any, circumstances: Any) -> dict[str, Any]:
             }
             for entry in content["transformations"]
         ],
-        "waivers": content["waivers"],
         "environment": environment,
         "other_environments": {asset: differs for asset, differs in elsewhere.items() if differs},
         "incomplete": incomplete,
@@ -164,8 +163,12 @@ def _distribution(content: Any) -> dict[str, Any]:
         else f"{name}: it could not be computed"
         for name in unsure
     ]
+    waivers = content["waivers"]
+    by = ", ".join(sorted({waiver["who"] for waiver in waivers}))
+    but = f"; {len(waivers)} failed check{'s were' if len(waivers) > 1 else ' was'} let through by {by}" if by else ""
     return {
-        "verdict": _verdict(_matches(baseline, moved, unsure), incomplete),
+        "verdict": _verdict(f"{_matches(baseline, moved, unsure)}{but}", incomplete),
+        "waivers": waivers,
         "columns": columns,
         "matches": bool(baseline) and not moved and not any(columns[n]["verdict"] == "error" for n in unsure),
         "incomplete": incomplete,

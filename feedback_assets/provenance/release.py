@@ -31,7 +31,7 @@ from feedback_assets.materialize.materialize import (
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.export import write_exports
-from feedback_assets.provenance.gate import Verdict, gate
+from feedback_assets.provenance.gate import Verdict, day_of, gate, held_back
 from feedback_assets.provenance.log import append, logged
 from feedback_assets.provenance.manifest import validate
 from feedback_assets.provenance.names import approvals, tags
@@ -94,7 +94,14 @@ def release(
     beside: tuple[str, ...] = (),
     now: datetime | None = None,
 ) -> tuple[Commit, Release | None]:
-    """Pass the gate, materialize `training_set`, write its files and publish the manifest.
+    """Pass the gate, materialize `training_set`, pass it again with that, write the files and publish the manifest.
+
+    Args:
+        project: policy, waivers included, and store.
+        run_id: who asks; recorded.
+        inputs: the commits to read; default: the latest.
+        beside: further reasons to refuse.
+        now: the time to record, and on the day of which a waiver must be in force.
 
     Returns:
         The commit, and the release, or None where a blocking check of `training_set` itself failed.
@@ -105,13 +112,16 @@ def release(
     now = now or datetime.now(UTC)
     signing_key()  # one that cannot be used is said before the work, not after
     inputs = dict(inputs) if inputs is not None else resolve(project, "training_set")
-    verdict = gate(project, inputs, beside)
+    verdict = gate(project, inputs, now=now, beside=beside)
     if not verdict.opens:
         raise Refused(verdict.sentence())
     with writing(project.store, "a release"):
         commit = materialize(project, "training_set", run_id=run_id, inputs=inputs, now=now)
-        if commit.failed:
+        verdict = gate(project, {"training_set": commit}, now=now, beside=beside)
+        if any(held_back(project, commit, now)):
             return commit, None
+        if not verdict.opens:
+            raise Refused(verdict.sentence())
         return commit, publish(project, commit, verdict, run_id=run_id, now=now)
 
 
@@ -129,7 +139,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         "project": project.policy.project,
         "policy": project.policy.pinned(),
         "gate": {"asked": verdict.asked, "opens": verdict.opens},
-        "waivers": [],
+        "waivers": [entry.as_json() for entry in verdict.waived],
         "annotations": {
             **annotations,
             "index": {
@@ -163,6 +173,7 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         "environment": environment(),
         "policy_file": project.text,
         "files": files,
+        "idle_waivers": _idle_waivers(project, verdict, now),
         "commits": {name: {"number": entry.number, **entry.circumstances} for name, entry in commits.items()},
     }
     value = {"id": release_id, "content": content, "circumstances": circumstances}
@@ -176,6 +187,20 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     made = _manifest(store, key, stands)
     append(store, LOG, {**entry, "digest": digest(entry)})
     return made
+
+
+def _idle_waivers(project: Project, verdict: Verdict, now: datetime) -> list[dict[str, Any]]:
+    """The waivers of the policy that let nothing through, each with the reason."""
+    used = {entry.waiver.id for entry in verdict.waived}
+    matches_nothing = "no check of a version behind this release came out like this, or another waiver was used for it"
+    return [
+        {
+            **waiver.model_dump(mode="json"),
+            "idle": matches_nothing if waiver.in_force(day_of(now)) else f"expired after {waiver.until}",
+        }
+        for waiver in project.policy.waivers
+        if waiver.id not in used
+    ]
 
 
 def _cards(store: Store, release_id: str, project: str, exports: list[dict[str, Any]]) -> list[dict[str, Any]]:

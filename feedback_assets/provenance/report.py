@@ -12,13 +12,13 @@ from itertools import pairwise
 from typing import Any
 
 from feedback_assets.materialize.commit import HOLDS_BACK
-from feedback_assets.materialize.examine import baseline_name
 from feedback_assets.pictures.bars import Cell, shares_svg
 from feedback_assets.pictures.canvas import classes, colours, percent
 from feedback_assets.pictures.flow import Step, flow_svg
 from feedback_assets.provenance.at_a_glance import COPIES, START, cells, flow_step, is_flow, led, reason, rule_of
 from feedback_assets.provenance.questions import questions
 from feedback_assets.provenance.release import Release, folder
+from feedback_assets.required import baseline_name
 
 FIRST_LOSSES = 15
 MOST_LOSSES = 500
@@ -95,7 +95,7 @@ def _flow(steps: Sequence[Step], width: int) -> str:
 
 
 def _waivers(content: Mapping[str, Any]) -> list[dict[str, str]]:
-    return [{key: str(value) for key, value in waiver.items()} for waiver in content.get("waivers") or ()]
+    return [{key: str(value) for key, value in waiver.items()} for waiver in content["waivers"]]
 
 
 def _verdict(
@@ -105,15 +105,17 @@ def _verdict(
     waivers: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
     """Whether anything stands against training, in one line, and what to read first."""
-    waived = {(waiver.get("check"), waiver.get("asset")) for waiver in waivers}
+    waived = {(waiver["stage"], waiver["check"]): waiver for waiver in waivers}
     points = []
     stop = not content["gate"]["opens"]
     for check in checks:
         if check["status"] in HOLDS_BACK:
-            excused = waived & {(check["name"], check["asset"]), (check["name"], None)}
-            level = "warning" if not check["blocking"] else "waived" if excused else "stop"
+            excused = waived.get((check["asset"], check["name"]))
+            level = "waived" if excused else "stop" if check["blocking"] else "warning"
             stop = stop or level == "stop"
-            points.append({"level": level, "where": check["asset"], "name": check["name"], "says": check["meaning"]})
+            by = f" (by {excused['who']} until {excused['until']}: {excused['why']})" if excused else ""
+            says = f"{check['meaning']}{by}"
+            points.append({"level": level, "where": check["asset"], "name": check["name"], "says": says})
     held = {point["name"] for point in points}
     moved = [
         name

@@ -65,6 +65,7 @@ def test_of_several_columns_those_that_moved_lead_and_what_cannot_be_told_is_cou
     )
     assert found.meaning.endswith("too few independent rows to tell: score")
     assert found.observed["moved"] == {"outcome": 0.5, "category": 0.3}
+    assert found.observed["psi"] == 0.5
     assert drifts_check("drift", [stable, unsure], against="input").passed
     assert drifts_check("drift", [unsure], against="input").status == "inconclusive"
     assert drifts_check("drift", [stable, decided("c", "error", problem="x")], against="input").status == "error"

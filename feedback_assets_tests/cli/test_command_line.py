@@ -100,7 +100,8 @@ def test_run_as_json_has_the_release_and_every_stage(call: Call, sample: Path) -
         assert set(stage) == {
             "asset", "rows_in", "rows_out", "fates", "data_version", "code_version", "checks", "drift",
         }  # fmt: skip
-        assert set(stage["checks"]) == {"passed", "failed"}
+        assert set(stage["checks"]) == {"passed", "failed", "waived"}
+        assert stage["checks"]["waived"] == []
         assert stage["checks"]["failed"] == [] or stage["asset"] == "reweighted"
         assert all(set(drift) == {"psi", "kl", "ks"} for drift in stage["drift"].values())
     filtered = next(stage for stage in value["stages"] if stage["asset"] == "filtered")

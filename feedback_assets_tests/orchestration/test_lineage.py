@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 from dagster_project import KEEPS_ALL, add_rule, dagster, latest, opened, stale, start, tags
 
-from feedback_assets.materialize.examine import required_checks
 from feedback_assets.orchestration.run import run
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.release import listed
@@ -45,7 +44,7 @@ def test_dagster_has_every_check_of_a_materialization_with_the_result_of_its_com
     for stage in STAGES:
         storage_id = instance.fetch_materializations(dg.AssetKey(stage.name), limit=1).records[0].storage_id
         found = {}
-        for name in required_checks(stage, project.policy):
+        for name in project.policy.required_checks(stage.name):
             (record,) = instance.event_log_storage.get_asset_check_execution_history(
                 dg.AssetCheckKey(dg.AssetKey(stage.name), name), limit=5
             )

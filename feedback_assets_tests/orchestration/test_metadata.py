@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import dagster as dg
 import yaml
 from dagster_project import dagster, latest, start
 
@@ -45,3 +46,25 @@ def test_the_ui_shows_what_a_stage_did_in_place_and_leads_to_the_report(sample_r
     assert report.is_relative_to(sample_run)
     assert report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert report.with_name("manifest.json").exists()
+
+
+def test_a_check_has_its_value_and_its_limit_as_numbers_over_time(sample_run: Path, sample: Path) -> None:
+    del sample_run
+
+    def numbers(instance: dg.DagsterInstance, asset: str, check: str) -> dict[str, object]:
+        key = dg.AssetCheckKey(dg.AssetKey(asset), check)
+        (record, *_) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+        evaluation = record.event.dagster_event.asset_check_evaluation_data
+        return {
+            name: value.value
+            for name, value in evaluation.metadata.items()
+            if isinstance(value, (dg.FloatMetadataValue, dg.IntMetadataValue))
+        }
+
+    with dagster(sample) as instance:
+        drift = numbers(instance, "reweighted", "drift")
+        share = numbers(instance, "ingested", "quarantined_share")
+        expected = numbers(instance, "training_set", "baseline__category")
+    assert drift["psi"] > drift["limit_psi"] == 0.25
+    assert 0 < share["value"] < share["limit"] == 0.2
+    assert {"psi", "kl", "js", "limit_psi"} <= expected.keys()

@@ -89,6 +89,20 @@ def test_what_a_sentence_quotes_is_code_and_nothing_else(made: Release) -> None:
     assert "<code>&lt;b&gt;category&lt;/b&gt;=coding</code> went; `one tick" in page
 
 
+def waiver(stage: str, meaning: str) -> dict[str, str]:
+    return {
+        "id": "app-closed",
+        "stage": stage,
+        "check": "loss_by_group",
+        "data_version": "0" * 64,
+        "status": "failed",
+        "who": "dana",
+        "why": "the app was closed",
+        "until": "2026-12-31",
+        "meaning": meaning,
+    }
+
+
 def test_a_blocking_check_that_failed_stops_and_a_waiver_lets_it_pass_visibly(made: Release) -> None:
     meaning = "source=app lost 150 of 150 rows"
     stopped = changed(made, lambda content: fail(content, "filtered", "loss_by_group", meaning))
@@ -97,13 +111,12 @@ def test_a_blocking_check_that_failed_stops_and_a_waiver_lets_it_pass_visibly(ma
 
     def waive(content: Content) -> None:
         fail(content, "filtered", "loss_by_group", meaning)
-        content["waivers"] = [
-            {"check": "loss_by_group", "who": "dana", "why": "the app was closed", "until": "2026-12"}
-        ]
+        content["waivers"] = [waiver("filtered", meaning)]
 
     text = said(report(changed(made, waive)))
     assert "Do not train" not in text
-    assert f"waived filtered, loss_by_group: {meaning}" in text
+    assert f"waived filtered, loss_by_group: {meaning} (by dana until 2026-12-31: the app was closed)" in text
+    assert "opened with 1 waiver" in text
     assert "whodana" in text
     assert "the app was closed" in text
 
@@ -123,7 +136,7 @@ def test_a_column_that_is_not_as_expected_is_said_once(made: Release) -> None:
 def test_a_waiver_for_another_stage_lets_nothing_pass(made: Release) -> None:
     def waive(content: Content) -> None:
         fail(content, "filtered", "loss_by_group", "source=app lost all")
-        content["waivers"] = [{"check": "loss_by_group", "asset": "deduplicated", "who": "dana"}]
+        content["waivers"] = [waiver("deduplicated", "source=app lost all")]
 
     assert "Do not train on this release as it stands" in said(report(changed(made, waive)))
 
