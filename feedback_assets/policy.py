@@ -4,18 +4,43 @@ Here are its building blocks and its loader. Each stage declares its own section
 `pipeline.py` composes them. An error names file, line, key and what was expected.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from feedback_assets.digests import digest
 from feedback_assets.errors import FeedbackError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def duration(text: str) -> timedelta:
+    """A duration such as 30d, 12h, 90m or 0d.
+
+    Raises:
+        FeedbackError: it is none.
+    """
+    found = re.fullmatch(r"(\d{1,6})([wdhm])", text.strip())
+    if not found:
+        raise FeedbackError(f"{text!r} is no duration; give weeks, days, hours or minutes, such as 2w, 30d or 12h")
+    units = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes"}
+    return timedelta(**{units[found[2]]: int(found[1])})
+
+
+def _duration(value: Any) -> timedelta:
+    try:
+        return duration(str(value))
+    except FeedbackError as error:
+        raise ValueError(str(error)) from None
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
 class Section(BaseModel):

@@ -1,6 +1,7 @@
 """The policy's loader: what is wrong is said in one line, with file, line, key and what was expected."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -148,3 +149,21 @@ def test_whatever_stands_in_the_file_the_answer_is_a_policy_or_one_line(tmp_path
 def test_the_policies_that_we_ship_can_be_read(folder):
     path = Path(__file__).parents[1] / "feedback_assets" / folder / "policy.yaml"
     assert load_policy(path).policy.ingested.sources
+
+
+@pytest.mark.parametrize(
+    ("freshness", "said"),
+    [
+        ("{ warn_after: 3d, fail_after: 72h }", "warn_after must be shorter than fail_after"),
+        ("{ fail_after: soon }", "'soon' is no duration; give weeks, days, hours or minutes"),
+        ("{ warn_after: 0m, fail_after: 1d }", "give a minute or more"),
+    ],
+)
+def test_how_old_the_batches_may_be_is_a_duration_and_warns_before_it_fails(tmp_path, freshness, said):
+    path = tmp_path / "policy.yaml"
+    source = "{ name: s, path: batches, columns: { kind: \"'thumbs'\", prompt: p, response_a: a, label: l } }"
+    said_so = f"ingested: {{ sources: [{source}] }}\nmonitoring:\n  freshness: {freshness}\n"
+    path.write_text(said_so, encoding="utf-8")
+    with pytest.raises(FeedbackError, match=re.escape(said)) as caught:
+        load_policy(path)
+    assert "monitoring.freshness" in str(caught.value)

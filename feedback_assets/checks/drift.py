@@ -3,12 +3,12 @@
 The numbers come in as plain values; how they were computed is no matter here.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_assets.checks.result import CheckResult, Kind, Status
+from feedback_assets.sources.privacy import shown
 from feedback_assets.sources.raw import one_line
 
 SHOWN = 5  # groups that a sentence names
@@ -221,7 +221,4 @@ def loss_check(
 
 
 def _shown(loss: Mapping[str, Any], quotes: bool) -> str:
-    value = str(loss["value"])
-    if not quotes and loss["column"] not in ("source", "batch"):
-        value = f"#{hashlib.sha256(value.encode()).hexdigest()[:8]}"
-    return f"{loss['column']}={one_line(value)}"
+    return f"{loss['column']}={one_line(shown(loss['column'], str(loss['value']), quotes=quotes))}"

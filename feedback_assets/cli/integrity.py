@@ -1,12 +1,10 @@
 """`verify`, `erase` and `gc`, as a person sees them."""
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from rich.table import Table
 
 from feedback_assets.cli.project import open_made, open_store
 from feedback_assets.cli.tables import open_console
-from feedback_assets.errors import FeedbackError, Refused
+from feedback_assets.errors import Refused
 from feedback_assets.materialize.project import Project
 from feedback_assets.provenance.erase import Plan, erase
 from feedback_assets.provenance.gc import Keep, gc
@@ -133,19 +131,6 @@ def _show_erased(request: Request, plan: Plan, *, do: bool) -> None:
     _listed(console, "named in records that are never rewritten, such as the text of a policy", plan.named)
     if not do:
         console.print("nothing was changed; with --yes it is done, and cannot be undone", style="yellow")
-
-
-def duration(text: str) -> timedelta:
-    """A duration such as 30d, 12h, 90m or 0d.
-
-    Raises:
-        FeedbackError: it is none.
-    """
-    found = re.fullmatch(r"(\d{1,6})([wdhm])", text.strip())
-    if not found:
-        raise FeedbackError(f"{text!r} is no duration; give weeks, days, hours or minutes, such as 2w, 30d or 12h")
-    units = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes"}
-    return timedelta(**{units[found[2]]: int(found[1])})
 
 
 def collect(policy: Path | None, store: str | None, keep: Keep, *, do: bool, as_json: bool) -> None:

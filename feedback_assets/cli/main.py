@@ -542,7 +542,8 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Collect what no kept release, no latest materialization and no run needs. By default all releases are kept."""
-    from feedback_assets.cli.integrity import collect, duration
+    from feedback_assets.cli.integrity import collect
+    from feedback_assets.policy import duration
     from feedback_assets.provenance.gc import Keep
 
     kept = Keep(

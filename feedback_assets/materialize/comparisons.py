@@ -18,6 +18,7 @@ from feedback_assets.digests import digest
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.profiles import profile_of, profile_of_arrivals
 from feedback_assets.materialize.project import Project
+from feedback_assets.pipeline import Policy
 from feedback_assets.signal import attribution
 from feedback_assets.signal.clusters import size_in
 from feedback_assets.signal.columns import IDENTITIES, watched
@@ -29,6 +30,7 @@ from feedback_assets.signal.profile import Profile, Watched
 from feedback_assets.signal.section import GATED, Monitoring
 from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.snapshot import Snapshot, Table
+from feedback_assets.sources.privacy import shown
 from feedback_assets.stages.reweighted import ReweightedSection
 
 NOTHING = {NULL: 1.0}
@@ -53,11 +55,15 @@ class Side:
 
 @dataclass(frozen=True)
 class Compared:
-    """What was compared: `after` in the light of a policy; `sizes` are its effective sample sizes by unit."""
+    """What was compared: `after` in the light of a policy; `sizes` are its effective sample sizes by unit.
+
+    `quotes`: whether a sentence may quote what a source says.
+    """
 
     monitoring: Monitoring
     after: Side
     sizes: Sequence[SampleSize]
+    quotes: bool = True
 
     @cached_property
     def columns(self) -> dict[str, Watched]:
@@ -99,7 +105,11 @@ def transformation(
     """The output against the input: each column that moved with the rule, factor or target that moved it."""
     sizes = compared.effective(before, alike=True)
     found = drift_between(before.profile, compared.after.profile, compared.monitoring.limits, sizes)
-    return _explained(adjusted(found, decided), lambda entry: _why_transformed(compared, before, fates, section, entry))
+    return _explained(
+        adjusted(found, decided),
+        lambda entry: _why_transformed(compared, before, fates, section, entry),
+        quotes=compared.quotes,
+    )
 
 
 def _why_transformed(
@@ -131,7 +141,7 @@ def _why_transformed(
     return attribution.by_fate(attribution.with_cells(came, column, drift, segments), drift, moved)
 
 
-def newest_batches(held: Held, snapshot: Snapshot, monitoring: Monitoring) -> list[ColumnDrift]:
+def newest_batches(held: Held, snapshot: Snapshot, monitoring: Monitoring, *, quotes: bool) -> list[ColumnDrift]:
     """For each source its newest batch against its earlier ones; the columns in `answers` are held to the limit."""
     table = snapshot.tables["rows"]
     stands = held.rows(table).select("arrival").unique()
@@ -151,7 +161,9 @@ def newest_batches(held: Held, snapshot: Snapshot, monitoring: Monitoring) -> li
             for entry in drift_between(before.profile, after.profile, monitoring.limits, sizes)
             if entry.name not in IDENTITIES  # guidelines take turns
         ]
-    return _explained(adjusted(found), lambda entry: _by_segment(of_source[entry.beside["source"]], entry))
+    return _explained(
+        adjusted(found), lambda entry: _by_segment(of_source[entry.beside["source"]], entry), quotes=quotes
+    )
 
 
 def _of_arrivals(held: Held, table: Table, arrivals: list[int], monitoring: Monitoring) -> Side:
@@ -195,7 +207,7 @@ def baseline(
     if not held:
         return found
     limit = monitoring.limits.psi
-    explained = _explained(found, lambda entry: _by_segment(compared, entry), expected=True)
+    explained = _explained(found, lambda entry: _by_segment(compared, entry), quotes=compared.quotes, expected=True)
     first = {
         entry.name: next((asset for asset, psis in since if (psis.get(entry.name) or 0.0) > limit), None)
         for entry in explained
@@ -276,7 +288,7 @@ def against_previous(project: Project, weight: str | None, previous: Snapshot | 
     )
     entries = adjusted(drift_between(was, found, monitoring.limits))
     return {
-        "columns": [entry.as_json(brief=True) for entry in _told(entries)],
+        "columns": [entry.as_json(brief=True) for entry in _told(entries, quotes=may_quote(project.policy))],
         "identities": [change.as_json() for change in identity_changes(was, found)],
     }
 
@@ -291,21 +303,37 @@ def _by_segment(compared: Compared, entry: ColumnDrift) -> attribution.Cause | N
     return attribution.by_segment(found, entry.drift)
 
 
-def _explained(entries: list[ColumnDrift], why: Any, *, expected: bool = False) -> list[ColumnDrift]:
+def may_quote(policy: Policy) -> bool:
+    """Whether a sentence may quote what a source says: a category, a name of a task."""
+    return all(source.excerpts for source in policy.ingested.sources)
+
+
+def _explained(entries: list[ColumnDrift], why: Any, *, quotes: bool, expected: bool = False) -> list[ColumnDrift]:
     """The entries, those that moved with what a person should know of them."""
     moved = [entry for entry in entries if entry.held and entry.drift and (entry.verdict == "moved" or entry.warning)]
     moved = sorted(moved, key=lambda entry: (-((entry.drift and entry.drift.psi) or 0.0), entry.name))[:EXPLAINED]
     told = {}
     for entry in moved:
         cause = why(entry)
-        words = _cell(entry, expected=expected)
-        told[id(entry)] = f"{words}; {cause.sentence()}" if cause else words
+        words = _cell(entry, quotes=quotes, expected=expected)
+        told[id(entry)] = f"{words}; {_shown(cause, quotes=quotes).sentence()}" if cause else words
     return [replace(entry, because=told.get(id(entry), entry.because)) for entry in entries]
 
 
-def _told(entries: list[ColumnDrift]) -> list[ColumnDrift]:
+def _shown(cause: attribution.Cause, *, quotes: bool) -> attribution.Cause:
+    """`cause` as it may be told."""
+
+    def said(segment: str) -> str:
+        column, _, value = segment.partition("=")
+        return f"{column}={shown(column, value, quotes=quotes)}"
+
+    name = said(cause.name) if cause.kind == "segment" else cause.name
+    return replace(cause, name=name, segment=cause.segment and said(cause.segment))
+
+
+def _told(entries: list[ColumnDrift], *, quotes: bool) -> list[ColumnDrift]:
     return [
-        replace(entry, because=_cell(entry)) if entry.verdict == "moved" or entry.warning else entry
+        replace(entry, because=_cell(entry, quotes=quotes)) if entry.verdict == "moved" or entry.warning else entry
         for entry in entries
     ]
 
@@ -316,10 +344,12 @@ def _fell(entry: ColumnDrift) -> str | None:
     return entry.fallen if within else None
 
 
-def _cell(entry: ColumnDrift, *, expected: bool = False) -> str:
+def _cell(entry: ColumnDrift, *, quotes: bool, expected: bool = False) -> str:
     if entry.drift is None:
         return ""
     moved = attribution.moved_most(entry.name, entry.drift, _fell(entry))
+    if entry.kind == "categorical":
+        moved = replace(moved, cell=shown(moved.column, moved.cell, quotes=quotes))
     if expected:
         return f"`{moved.column}={moved.cell}` is {moved.after:.1%}, expected {moved.before:.1%}".replace("%", " %")
     return moved.sentence()

@@ -19,6 +19,7 @@ from feedback_assets.materialize.comparisons import (
     Compared,
     Side,
     baseline,
+    may_quote,
     newest_batches,
     takers,
     transformation,
@@ -33,6 +34,7 @@ from feedback_assets.signal.monitor import distribution, effective_sample_size, 
 from feedback_assets.signal.section import Monitoring
 from feedback_assets.snapshots.snapshot import Snapshot, scan
 from feedback_assets.sources.guidelines import overlaps
+from feedback_assets.sources.privacy import shown
 from feedback_assets.stages.stage import Stage
 from feedback_assets.threads import each
 
@@ -86,7 +88,7 @@ def examine(project: Project, examined: Examined) -> dict[str, Any]:
             examined.weight_before,
             examined.versions,
             [examined.decided, examined.since],
-            _quotes(policy),
+            may_quote(policy),
         ]
     )
     found = project.store.recall(key)
@@ -160,7 +162,8 @@ def _signals(
         sized, checked = beside.submit(effective_sample_size, after, stage.weight), beside.submit(conserved)
         seen = profile_of(project.held, table, stage.weight, counted)
         sizes, results = sized.result(), [checked.result()]
-    compared = Compared(monitoring, Side(after, stage.weight, seen), sizes)
+    quoting = may_quote(examined.policy)
+    compared = Compared(monitoring, Side(after, stage.weight, seen), sizes, quoting)
     release = stage.name == "training_set"
     found: dict[str, Any] = {
         "effective_sample_size": {size.unit: size.as_json() for size in sizes},
@@ -171,7 +174,8 @@ def _signals(
         results.append(_quarantined_share(fates.lazy(), required["quarantined_share"]))
         batches = scan(store, examined.after.tables["batches"])
         results.append(_quarantined_batches(batches, required["quarantined_batches"]))
-        newest = [entry.as_json(brief=True) for entry in newest_batches(project.held, examined.after, monitoring)]
+        moved = newest_batches(project.held, examined.after, monitoring, quotes=quoting)
+        newest = [entry.as_json(brief=True) for entry in moved]
         found["input"] = newest
         results.append(drifts_check("input_drift", newest, against="earlier batches"))
     else:
@@ -194,7 +198,7 @@ def _signals(
                 monitoring.limits.lost_share,
                 allowed=allowed,
                 because=takers(compared, rows, fates, losses, allowed),
-                quotes=_quotes(examined.policy),
+                quotes=quoting,
             )
         )
     chances = [entry.drift.psi_chance for entry in drifts if entry.drift and entry.drift.psi_chance is not None]
@@ -204,13 +208,15 @@ def _signals(
     found["baseline"] = [entry.as_json(brief=not release) for entry in held]
     if release:
         by_column = {entry["column"]: entry for entry in found["baseline"]}
-        results += [_expected(column, by_column.get(column)) for column in monitoring.expected_columns]
+        results += [_expected(column, by_column.get(column), quotes=quoting) for column in monitoring.expected_columns]
     return found, results
 
 
-def _expected(column: str, entry: Mapping[str, Any] | None) -> CheckResult:
+def _expected(column: str, entry: Mapping[str, Any] | None, *, quotes: bool) -> CheckResult:
     name = baseline_name(column)
     if entry is not None:
+        fallen = entry["fallen"] and shown(column, entry["fallen"], quotes=quotes)
+        entry = {**entry, "fallen": fallen}
         return drift_check(name, entry, against="baseline", blocking=True)
     sentence = f"{column} has no value in any row, and has none in the approved release"
     return _check(name, "drift", "passed", sentence, {})
@@ -226,11 +232,6 @@ def _nameless(change: dict[str, Any]) -> dict[str, Any]:
         return change
     examples = {key: [nameless(value) for value in change[key]] for key in ("new_examples", "vanished_examples")}
     return {**change, **examples, "largest": nameless(change["largest"])}
-
-
-def _quotes(policy: Policy) -> bool:
-    """Whether a check may say what a source says: a category, a name of a task."""
-    return all(source.excerpts for source in policy.ingested.sources)
 
 
 def _intake_conserves(after: pl.LazyFrame, fates: pl.LazyFrame) -> CheckResult:

@@ -64,6 +64,7 @@ def _asset(project: Project, stage: Stage, listener: Listener) -> dg.AssetsDefin
         description=stage.description,
         code_version=project.code_version(stage.name),
         check_specs=specs,
+        freshness_policy=_freshness(project) if stage.name == "ingested" else None,
         metadata={
             "policy": dg.MetadataValue.path(str(project.path)),
             "section": dg.MetadataValue.json(section.pinned()),
@@ -100,6 +101,13 @@ def _asset(project: Project, stage: Stage, listener: Listener) -> dg.AssetsDefin
         )
 
     return _run
+
+
+def _freshness(project: Project) -> dg.FreshnessPolicy | None:
+    wanted = project.policy.monitoring.freshness
+    if wanted is None:
+        return None
+    return dg.FreshnessPolicy.time_window(fail_window=wanted.fail_after, warn_window=wanted.warn_after)
 
 
 def _materialize(

@@ -8,6 +8,7 @@ import polars as pl
 
 from feedback_assets.materialize.batches import batches, waiting_files
 from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.comparisons import may_quote
 from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration import drift_metadata
 from feedback_assets.orchestration.lineage import COMMIT
@@ -40,7 +41,8 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         "bytes": sum(part.bytes for part in table.parts),
     }
     if is_flow(commit.content):
-        metadata.update({name: dg.MetadataValue.md(drawn) for name, drawn in pictures(commit.content).items()})
+        drawn = pictures(commit.content, quotes=may_quote(project.policy))
+        metadata.update({name: dg.MetadataValue.md(picture) for name, picture in drawn.items()})
     if commit.content["fates"]:
         metadata["fates"] = as_table(commit.content["fates"])
     metadata.update({name: as_table(entries) for name, entries in drift_metadata.tables(commit).items()})

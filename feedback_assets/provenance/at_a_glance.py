@@ -9,6 +9,7 @@ from feedback_assets.pictures.flow import Step
 from feedback_assets.pictures.glance import glance
 from feedback_assets.pictures.stage import stage_svg
 from feedback_assets.required import REGISTRIES
+from feedback_assets.sources.privacy import shown
 
 STAYS = ("kept", "copied")
 MOST_COLUMNS = 4
@@ -61,22 +62,32 @@ def led(drifts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     )
 
 
-def cells(drift: Mapping[str, Any]) -> list[Cell]:
-    """The cells of a drift; none where they were not kept."""
-    return [Cell(str(cell["cell"]), cell["reference"], cell["current"]) for cell in drift.get("cells") or ()]
+def cells(drift: Mapping[str, Any], *, quotes: bool = True) -> list[Cell]:
+    """The cells of a drift; none where they were not kept. `quotes`: whether what a source says may be shown."""
+    by_name = drift["kind"] == "categorical"
+
+    def said(cell: str) -> str:
+        return shown(drift["column"], cell, quotes=quotes) if by_name else cell
+
+    return [Cell(said(str(cell["cell"])), cell["reference"], cell["current"]) for cell in drift.get("cells") or ()]
 
 
-def pictures(content: Mapping[str, Any]) -> dict[str, str]:
-    """The stage as Markdown: `picture` small enough to be shown in place, `picture_in_full` behind a click."""
+def pictures(content: Mapping[str, Any], *, quotes: bool) -> dict[str, str]:
+    """The stage as Markdown: `picture` small enough to be shown in place, `picture_in_full` behind a click.
+
+    `quotes`: whether what a source says may be shown.
+    """
     step, drifts = flow_step(content), led(content["drift"])
     moved = [drift for drift in drifts if drift.get("cells")]
-    shown = [(drift["column"], f"PSI {_three(drift['psi'])}", cells(drift)) for drift in moved[:MOST_COLUMNS]]
+    bars_of = [
+        (drift["column"], f"PSI {_three(drift['psi'])}", cells(drift, quotes=quotes)) for drift in moved[:MOST_COLUMNS]
+    ]
     note = _note(content, drifts, moved)
     first = "in" if content["inputs"] else START
     small = [f"{first} {step.came:,} → {step.name} {step.went:,}"]
     if moved:
-        small += [*_in_short(step), f"{shown[0][0]}, {shown[0][1]}: before → after"]
-        bars = shown[0][2]
+        small += [*_in_short(step), f"{bars_of[0][0]}, {bars_of[0][1]}: before → after"]
+        bars = bars_of[0][2]
     else:
         small.append(note)
         fates = sorted(content["fates"], key=lambda fate: (fate["fate"] != "kept", -fate["rows"], reason(fate)))
@@ -85,7 +96,7 @@ def pictures(content: Mapping[str, Any]) -> dict[str, str]:
     described = f"{step.name}: {step.came} rows in, {step.went} rows out; {note}"
     return {
         "picture": glance(small, bars),
-        "picture_in_full": markdown(stage_svg(step, first, shown, note), described),
+        "picture_in_full": markdown(stage_svg(step, first, bars_of, note), described),
     }
 
 

@@ -123,7 +123,7 @@ def day_of(now: datetime) -> date:
 def _failed(project: Project, commit: Commit, check: Mapping[str, Any], today: date) -> str:
     came_out = "failed" if check["status"] == "failed" else "could not be computed"
     out = way_out(project.policy.waivers, commit.asset, commit.data_version, check, today)
-    return f"{commit.asset}: the check {check['name']} {came_out}: {check['meaning']}; {out}"
+    return f"{commit.asset}: the check {check['name']} {came_out}: {check['meaning'].rstrip('.')}; {out}"
 
 
 def _outdated(project: Project, asset: str) -> str:

@@ -1,12 +1,13 @@
 """Policy section `monitoring`: what the signal is expected to be, and how far it may move."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from feedback_assets.errors import FeedbackError
-from feedback_assets.policy import Section
+from feedback_assets.policy import Duration, Section
 from feedback_assets.signal.histogram import declared
 from feedback_assets.signal.losses import LOSS_COLUMNS
 
@@ -54,6 +55,21 @@ class AllowedLoss(Section):
     reason: str = Field(min_length=1)
 
 
+class Freshness(Section):
+    """How long ago `ingested` may have been materialized last: Dagster says in its UI when it is longer."""
+
+    warn_after: Duration | None = Field(default=None, description="such as 26h: then it is late")
+    fail_after: Duration = Field(description="such as 3d: then it is overdue")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Freshness":
+        if self.warn_after is not None and self.warn_after >= self.fail_after:
+            raise ValueError("warn_after must be shorter than fail_after, or it would never warn")
+        if any(window < timedelta(minutes=1) for window in (self.warn_after, self.fail_after) if window is not None):
+            raise ValueError("Dagster looks every half minute; give a minute or more")
+        return self
+
+
 Expected = Annotated[NumericShares | dict[str, float], Field(union_mode="left_to_right")]
 
 
@@ -78,6 +94,8 @@ class Monitoring(Section):
     these hold a materialization back when they fail: transformation, input, baseline. Batches differ in what they are
     about without anything being wrong, so between batches only the columns in `answers` are held to the limit.
 
+    `freshness` is about runs and not about data: it enters neither a manifest's content nor what is remembered.
+
     `clusters` are up to two columns whose equal values are not independent; chance allows for both.
     """
 
@@ -89,6 +107,7 @@ class Monitoring(Section):
     answers: tuple[str, ...] = ("outcome", "position_win", "chosen_longer", "score")
     gating: tuple[Literal["transformation", "input", "baseline"], ...] = ("baseline",)
     allowed_losses: tuple[AllowedLoss, ...] = ()
+    freshness: Freshness | None = Field(default=None, exclude=True)
 
     @model_validator(mode="after")
     def _sound(self) -> "Monitoring":

@@ -1,5 +1,6 @@
 """What a source says of people: ids become pseudonyms, named columns are never stored, and no error quotes a value."""
 
+import hashlib
 import hmac
 import os
 import re
@@ -24,6 +25,12 @@ _CHOSEN = ("kind", "label", "gold", "shown_order", "annotator_kind", "split", "a
 _NAMES = (ANNOTATOR, "feedback_id", "group_id")
 """Record columns that only tell things apart: one that is made of an annotator's id becomes a pseudonym, too."""
 
+_VOCABULARY = ("source", "batch", "kind", "outcome", "position_win", "chosen_longer")
+"""Columns whose values the product or the policy gave, and no source."""
+
+_NO_VALUE = ("(null)", "(other)")
+"""Cells of a distribution that are no value of a source."""
+
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -39,7 +46,9 @@ class Privacy(Section):
         default=(), description="columns of the source that are forgotten as soon as they are read"
     )
     excerpts: bool = Field(
-        default=True, description="whether quarantine and errors show the beginning of the value at fault"
+        default=True,
+        description="whether quarantine and errors show the beginning of the value at fault, and what is said of a "
+        "run, also in pictures, the names of categories",
     )
 
     @field_validator("never_store")
@@ -54,6 +63,16 @@ class Privacy(Section):
     def quotes(self) -> bool:
         """Whether an error may quote what is in the source: where something is private, it could be that."""
         return self.excerpts and not self.pseudonymise and not self.never_store
+
+
+def shown(column: str, value: str, *, quotes: bool) -> str:
+    """`value` of a column for a sentence; the beginning of its SHA-256 where what a source says may not be quoted.
+
+    An annotator is never named: sentences stand in records that are not rewritten.
+    """
+    if value in _NO_VALUE or (column != ANNOTATOR and (quotes or column in _VOCABULARY)):
+        return value
+    return f"#{hashlib.sha256(value.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)

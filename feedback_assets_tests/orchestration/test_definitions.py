@@ -10,6 +10,7 @@ import pytest
 
 from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration.build import build_definitions
+from feedback_assets.pipeline import STAGES
 from feedback_assets.sample import generate
 
 SNAPSHOT = Path(__file__).parent / "definitions.json"
@@ -20,6 +21,14 @@ WRITE = "FEEDBACK_ASSETS_WRITE_DEFINITIONS"
 def definitions(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
     policy = Path(generate.__file__).parent / "policy.yaml"
     return build_definitions(Project.open(policy, tmp_path_factory.mktemp("store")))
+
+
+def _windows(freshness: Any) -> dict[str, str] | None:
+    """After how long a materialization is late, and overdue."""
+    if freshness is None:
+        return None
+    windows = {"warns": freshness.warn_window, "fails": freshness.fail_window}
+    return {name: str(window.to_timedelta()) for name, window in windows.items() if window is not None}
 
 
 def shown(definitions: dg.Definitions) -> dict[str, Any]:
@@ -37,6 +46,7 @@ def shown(definitions: dg.Definitions) -> dict[str, Any]:
             "tags": {name: value for name, value in sorted(node.tags.items()) if not name.startswith("dagster/kind/")},
             "reads": sorted(parent.to_user_string() for parent in node.parent_keys),
             "partitioned": node.is_partitioned,
+            "freshness": _windows(node.freshness_policy),
             "metadata": sorted(node.metadata),
             "checks": {
                 check.name: ["blocking" if check.blocking else "warns", check.description]
@@ -79,6 +89,20 @@ def test_the_graph_is_the_one_that_was_reviewed(definitions: dg.Definitions) -> 
     assert now == SNAPSHOT.read_text(encoding="utf-8"), (
         f"the graph changed; if that is meant, set {WRITE}=1, run this test, and review the diff of {SNAPSHOT.name}"
     )
+
+
+def test_how_old_the_batches_may_be_changes_no_version_of_the_data_or_the_code(tmp_path: Path) -> None:
+    text = (Path(generate.__file__).parent / "policy.yaml").read_text(encoding="utf-8")
+    told = "  freshness: { warn_after: 8d, fail_after: 15d }"
+    assert told in text
+    projects = []
+    for name, freshness in (("with", told), ("other", "  freshness: { fail_after: 90m }"), ("without", "  #")):
+        (tmp_path / f"{name}.yaml").write_text(text.replace(told, freshness), encoding="utf-8")
+        projects.append(Project.open(tmp_path / f"{name}.yaml", tmp_path / "store"))
+    windows = [shown(build_definitions(project))["assets"]["ingested"]["freshness"] for project in projects]
+    assert windows == [{"warns": "8 days, 0:00:00", "fails": "15 days, 0:00:00"}, {"fails": "1:30:00"}, None]
+    assert len({json.dumps(project.policy.pinned()) for project in projects}) == 1
+    assert len({project.code_version(stage.name) for project in projects for stage in STAGES}) == len(STAGES)
 
 
 def test_nothing_starts_by_itself(definitions: dg.Definitions) -> None:

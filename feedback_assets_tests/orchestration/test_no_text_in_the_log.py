@@ -177,3 +177,53 @@ def test_the_job_and_each_way_to_fail_show_no_text_but_short_excerpts(team: Team
         assert max(shown.values()) <= EXCERPT, shown
     else:
         assert shown == {}
+
+
+def test_what_moved_is_told_without_the_words_of_a_source_that_is_not_to_be_quoted(team: Team):
+    """Category, task, language and origin: in sentences, tables and pictures, of all four comparisons."""
+    said = {column: f"Zqtold{column[:4]}0000" for column in ("category", "task", "language", "origin_a")}
+    for path in (team.folder / "batches").iterdir():
+        path.unlink()
+    del team.policy["ingested"]["lost_batches"]
+    team.source["columns"] = {**COLUMNS, "task": "t", "language": "lang", "origin_a": "model", "origin_b": "model"}
+
+    def week(number: int, often: int) -> None:
+        told = [
+            record(
+                1000 * number + n,
+                at=f"2024-01-0{number}T00:00:00Z",
+                p=f"question {number} {n}",
+                rater=f"rater {n % 50}",
+                topic=said["category"] if n % 10 < often else "chat",
+                t=said["task"] if n % 10 < often else "usual",
+                lang=said["language"] if n % 10 < often else "en",
+                model=said["origin_a"] if n % 10 < often else "human",
+            )
+            for n in range(600)
+        ]
+        (team.folder / "batches" / f"week{number}.jsonl").write_bytes(lines(*told))
+
+    week(1, often=5)
+    rule = {"id": "less-of-one", "version": 1, "reason": "a test"}
+    team.policy["filtered"]["rules"] = [{**rule, "drop_when": "LENGTH(category) = 14 AND line % 10 <> 1"}]
+    team.policy["monitoring"] = {"expect": {"language": {"en": 0.1, "(other)": 0.9}}, "gating": []}
+    team.say("run")
+    week(2, often=1)
+    team.policy["filtered"]["rules"] = [{**rule, "drop_when": "prompt_chars > 100"}]
+    team.say("run")
+    store = team.folder / "store"
+    moved = [
+        entry["column"]
+        for path in sorted((store / "commits").rglob("*.json"))
+        for entry in _entries(json.loads(path.read_bytes()))
+        if entry.get("because") and "=" in entry["because"]
+    ]
+    assert {"category", "task", "language", "origin"} <= set(moved), moved
+    found = team.shown()
+    assert (found == {}) is not team.policy["ingested"]["excerpts"], found
+
+
+def _entries(commit: dict[str, Any]) -> list[dict[str, Any]]:
+    told = commit["content"]
+    previous = commit["circumstances"]["against_previous"] or {"columns": []}
+    return [*told["drift"], *told["input"], *told["baseline"], *previous["columns"]]

@@ -42,7 +42,7 @@ class Votes:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.runs = folder, 0
-        if folder.exists():
+        if (folder / "policy.yaml").exists():
             return
         (folder / "batches").mkdir(parents=True)
         (folder / "policy.yaml").write_text(
