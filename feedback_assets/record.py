@@ -11,10 +11,13 @@ pair made there is a record of kind preference that names the two it was made of
 that of b.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
+
+from feedback_assets.digests import text_id
 
 TURNS = pl.List(pl.Struct({"role": pl.String, "text": pl.String}))
 TIME = pl.Datetime("us", "UTC")
@@ -95,3 +98,9 @@ SCHEMA = pl.Schema({c.name: c.dtype for c in RECORD})
 CONTENT_SCHEMA = pl.Schema({c.name: c.dtype for c in CONTENT})
 FROM_SOURCE = {c.name: c for c in (*RECORD, *CONTENT) if c.filled_by == "source" and c.name != "extra"}
 """Record columns that a source's expressions may give."""
+
+
+def row_ids(sources: Iterable[str], feedback_id: str) -> set[str]:
+    """The row_ids that a record called `feedback_id` has, one in each of `sources`."""
+    named = pl.DataFrame({"source": list(sources)}, schema={"source": pl.String})
+    return set(named.select(text_id(pl.col("source"), pl.lit(feedback_id))).to_series())

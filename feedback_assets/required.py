@@ -33,9 +33,7 @@ def required_checks(stage: Stage, section: Section, monitoring: Monitoring) -> d
     """All checks of a stage under its section and `monitoring`, by name."""
     shares = monitoring.limits.model_dump(include={"psi", "share_kept"})
     required = {
-        promise.name: Required(
-            promise.blocking, promise.meaning, {"type": promise.type, "kwargs": plain(promise.kwargs)}
-        )
+        promise.name: Required(promise.blocking, promise.meaning, plain(promise.definition))
         for promise in stage.promises(section)
     }
     if stage.name in REGISTRIES:

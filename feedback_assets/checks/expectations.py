@@ -20,6 +20,28 @@ KEPT = (
 """Of Great Expectations' result only numbers are kept: its lists of values could hold text of a row."""
 
 
+class Units(Protocol):
+    """What is counted, if not rows: each value of `column` once, but for those of which a row has a value in `unless`.
+
+    With fewer than `least` of them the expectation is inconclusive.
+    """
+
+    @property
+    def column(self) -> str:
+        """Column of the units."""
+        ...
+
+    @property
+    def least(self) -> int:
+        """How many it takes to tell."""
+        ...
+
+    @property
+    def unless(self) -> str:
+        """Column that is null in every row of a unit that counts."""
+        ...
+
+
 class Expectation(Protocol):
     """What is run: Great Expectations' snake_case type, its arguments, and what it means for a person."""
 
@@ -41,6 +63,16 @@ class Expectation(Protocol):
     @property
     def blocking(self) -> bool:
         """Whether a failure holds the materialization back."""
+        ...
+
+    @property
+    def units(self) -> Units | None:
+        """What is counted, if not rows."""
+        ...
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What is asked, limits included."""
         ...
 
     @property
@@ -130,6 +162,14 @@ def _seen(
 ) -> dict[str, Any]:
     """Results by name. What holds for the telling rows of a frame holds for all of it: only doubt asks every row."""
     seen: dict[str, Any] = {}
+    for entry in expectations:
+        if entry.units is not None:
+            counted = _counted_once(rows, entry.units)
+            if counted.height < entry.units.least:
+                seen[entry.name] = _TooFew(counted.height)
+            else:
+                seen |= _validate(_narrow(counted, [entry]), [built[entry.name]], asset)
+    expectations = [entry for entry in expectations if entry.units is None]
     for frame, asked in _telling(rows, expectations):
         for entry in _passing(frame, asked, built, asset, memory):
             seen[entry.name] = _Passed(rows, entry)
@@ -137,6 +177,21 @@ def _seen(
     if doubtful:
         seen |= _validate(_narrow(rows, doubtful), [built[entry.name] for entry in doubtful], asset)
     return seen
+
+
+def _counted_once(rows: pl.DataFrame, units: Units) -> pl.DataFrame:
+    left_out = rows.filter(pl.col(units.unless).is_not_null()).get_column(units.column).unique()
+    return rows.filter(~pl.col(units.column).is_in(left_out.implode())).unique(units.column, maintain_order=True)
+
+
+class _TooFew:
+    """What is said of an expectation where there are too few units to tell."""
+
+    success = None
+    exception_info: Mapping[str, Any] = {}
+
+    def __init__(self, units: int) -> None:
+        self.result = {"element_count": units}
 
 
 class _Passed:
@@ -161,7 +216,7 @@ def _passing(
     frame: pl.DataFrame, expectations: list[Expectation], built: dict[str, Any], asset: str, memory: Memory | None
 ) -> list[Expectation]:
     """Those of `expectations` that `frame` keeps."""
-    asked = {entry.name: [entry.type, plain(entry.kwargs)] for entry in expectations}
+    asked = {entry.name: plain(entry.definition) for entry in expectations}
     key = digest(["expectations", _great_expectations().__version__, asked, fingerprint(frame)])
     passed = memory.recall(key) if memory is not None else None
     if passed is None:
@@ -269,9 +324,11 @@ def _result(expectation: Expectation, seen: Any, problem: str | None, known: set
         problem = problem or "Great Expectations returned no result"
     else:
         problem = _exception(seen.exception_info, known)
-        if problem is None and seen.success not in (True, False):
+        if problem is None and isinstance(seen, _TooFew):
+            status = "inconclusive"
+        elif problem is None and seen.success not in (True, False):
             problem = "Great Expectations returned neither success nor failure"
-    if problem is None and seen is not None:
+    if problem is None and seen is not None and status != "inconclusive":
         status = "passed" if seen.success else "failed"
     observed = {"problem": problem} if problem is not None or seen is None else _numbers(seen.result)
     return CheckResult(
@@ -281,7 +338,7 @@ def _result(expectation: Expectation, seen: Any, problem: str | None, known: set
         status=status,
         kind="expectation",
         meaning=expectation.meaning,
-        definition={"type": expectation.type, "kwargs": plain(expectation.kwargs)},
+        definition=expectation.definition,
         observed=observed,
     )
 

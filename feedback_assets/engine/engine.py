@@ -19,6 +19,11 @@ class ContentPart:
     rows: int
     frame: pl.LazyFrame
 
+    def at(self, rows: Sequence[int], *columns: str | pl.Expr) -> pl.LazyFrame:
+        """`columns` of some of its rows: those numbered `rows`, from 0, in row order; `row` (UInt32) is the number."""
+        wanted = pl.lit(pl.Series(rows, dtype=pl.UInt32)).implode()
+        return self.frame.select(*columns).with_row_index("row").filter(pl.col("row").is_in(wanted))
+
 
 class Engine(Protocol):
     """Runs part-wise functions."""

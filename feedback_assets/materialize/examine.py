@@ -101,7 +101,7 @@ def examine(project: Project, examined: Examined) -> dict[str, Any]:
 def _examine(project: Project, examined: Examined, required: dict[str, Required]) -> dict[str, Any]:
     stage, monitoring = examined.stage, examined.policy.monitoring
     promises = list(stage.promises(examined.policy.section(stage.name)))
-    wanted = {name for promise in promises for name in columns_named(promise.kwargs)}
+    wanted = {name for promise in promises for name in promise.columns}
     after = project.held.rows(examined.after.tables["rows"])
     schema = list(examined.after.tables["rows"].schema)
     narrow = after.select([name for name in schema if name in wanted] or schema[:1]).collect()
@@ -128,12 +128,6 @@ def _examine(project: Project, examined: Examined, required: dict[str, Required]
     # The gate asks for exactly this set; a check that was lost on the way must not pass for one that passed.
     found["checks"] = [_result(by_name.get(name), name, check) for name, check in required.items()]
     return found
-
-
-def columns_named(kwargs: Any) -> list[str]:
-    """The columns that an expectation's arguments name."""
-    names = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs]
-    return [*names, *kwargs.get("column_list", ()), *kwargs.get("column_set", ())]
 
 
 def _result(result: CheckResult | None, name: str, check: Required) -> dict[str, Any]:

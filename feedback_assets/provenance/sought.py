@@ -6,13 +6,13 @@ from pathlib import Path
 
 import polars as pl
 
-from feedback_assets.digests import text_id
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.landing import landed
 from feedback_assets.materialize.project import Project
 from feedback_assets.materialize.withdrawn import identified
 from feedback_assets.provenance.remembered import texts_of
 from feedback_assets.provenance.rewrite import Erased, is_text
+from feedback_assets.record import row_ids
 from feedback_assets.snapshots.store import LocalStore, in_folder
 from feedback_assets.sources.files import BatchFile, list_files
 from feedback_assets.sources.quarantine import QUARANTINE
@@ -114,9 +114,7 @@ NAMED = ("feedback_id", "annotator_id")
 
 def _ids(project: Project, record: str) -> set[str]:
     """The row_ids that a record's name can mean: itself, or that of a feedback_id in any source."""
-    names = [source.name for source in project.policy.ingested.sources]
-    own = pl.DataFrame({"source": names, "record": record}).select(text_id(pl.col("source"), pl.col("record")))
-    return {record, *own.to_series()}
+    return {record, *row_ids((source.name for source in project.policy.ingested.sources), record)}
 
 
 def _with_children(narrow: list[Path], row_ids: set[str]) -> set[str]:

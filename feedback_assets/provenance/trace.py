@@ -7,7 +7,6 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.digests import text_id
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import chain
@@ -15,7 +14,7 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.erase import erased_records
 from feedback_assets.provenance.training_run import training_runs
-from feedback_assets.record import SCHEMA
+from feedback_assets.record import SCHEMA, row_ids
 from feedback_assets.snapshots.snapshot import Table, scan
 from feedback_assets.snapshots.store import Store
 from feedback_assets.stages.ingested import PLACE
@@ -187,11 +186,8 @@ def _deliveries(store: Store, ingested: Commit) -> pl.LazyFrame:
 
 def _row_ids(deliveries: pl.LazyFrame, sources: pl.Series, name: str) -> set[str]:
     """The row_ids that `name` means: itself, that of a source's feedback_id, or those on a line of a batch."""
-    own = pl.DataFrame({"source": sources, "feedback_id": name}).select(
-        text_id(pl.col("source"), pl.col("feedback_id"))
-    )
     batch, _, line = name.rpartition(":")
-    meant = pl.col("row_id").is_in([name, *own.to_series().to_list()])
+    meant = pl.col("row_id").is_in(sorted({name, *row_ids(sources, name)}))
     if line.isdecimal():
         meant |= (pl.col("batch") == batch) & (pl.col("line") == int(line))
     return set(deliveries.filter(meant).select("row_id").collect().get_column("row_id"))

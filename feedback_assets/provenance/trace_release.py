@@ -10,10 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.digests import text_id
 from feedback_assets.errors import FeedbackError
 from feedback_assets.provenance.release import Release, annotations_of, commits_of, folder, listed, read, unpacked
 from feedback_assets.provenance.trace import RECORD, follow, plain
+from feedback_assets.record import row_ids
 from feedback_assets.snapshots.store import Store
 
 GUIDELINE = ("guideline", "guideline_status", "guideline_digest")
@@ -120,11 +120,8 @@ def _guideline(entry: dict[str, Any], texts: dict[str, Any]) -> dict[str, Any] |
 
 
 def _without_parts(store: Store, release: Release, name: str) -> tuple[str, list[dict[str, Any]]]:
-    sources = sorted({group["source"] for group in release.content["annotations"]["groups"]})
-    own = pl.DataFrame({"source": sources, "feedback_id": [name] * len(sources)}).select(
-        text_id(pl.col("source"), pl.col("feedback_id"))
-    )
-    ids = {name, *own.to_series()}
+    sources = {group["source"] for group in release.content["annotations"]["groups"]}
+    ids = {name, *row_ids(sources, name)}
     try:
         batch, _, line = name.rpartition(":")
         meant = pl.col("row_id").is_in(sorted(ids)) | (pl.col("feedback_id") == name)

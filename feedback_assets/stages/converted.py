@@ -219,7 +219,12 @@ def with_texts_of_pairs(content: Sequence[ContentPart], texts: pl.DataFrame) -> 
                 "part of `ingested`; materialize it and `converted` again"
             )
         ordered = sorted(rows, key=place.__getitem__)
-        read = pl.concat([_rows_of(content[place[part]], rows[part]) for part in ordered])
+        read = pl.concat(
+            [
+                content[place[part]].at(rows[part], "prompt", "response_a").with_columns(part=pl.lit(part))
+                for part in ordered
+            ]
+        )
         frame = (
             pairs_of.lazy()
             .join(read, left_on=["a_part", "a_row"], right_on=["part", "row"], how="left", maintain_order="left")
@@ -235,16 +240,6 @@ def with_texts_of_pairs(content: Sequence[ContentPart], texts: pl.DataFrame) -> 
         made = ContentPart(name, pairs_of.height, frame.select(CONTENT_SCHEMA.names()))
         behind.setdefault(place[ordered[-1]], []).append(made)
     return [entry for at, part in enumerate(content) for entry in (part, *behind.get(at, ()))]
-
-
-def _rows_of(part: ContentPart, rows: Sequence[int]) -> pl.LazyFrame:
-    wanted = pl.lit(pl.Series(rows, dtype=pl.UInt32)).implode()
-    return (
-        part.frame.select("prompt", "response_a")
-        .with_row_index("row")
-        .filter(pl.col("row").is_in(wanted))
-        .with_columns(part=pl.lit(part.digest))
-    )
 
 
 STAGE = Stage(

@@ -16,8 +16,10 @@ from feedback_assets.engine.engine import Engine
 from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import Section
 from feedback_assets.stages.near_duplicates import near_duplicates
-from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, fates
+from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, Units, fates
 
+DRAWN, DRIFTED = 1_000, 0.01
+"""Components that it takes to tell whether the split has its shares, and the divergence (in nats) that is too much."""
 _JUDGED = ("who", "kind", "task", "aspect")
 
 
@@ -382,7 +384,6 @@ def _sizes(out: pl.DataFrame, tagged: pl.DataFrame) -> dict[str, Any]:
 
 def promises(section: DeduplicatedSection) -> list[Expectation]:
     """What the output keeps, whatever came in."""
-    del section
     return [
         *(
             Expectation("expect_column_values_to_not_be_null", f"every row has a {column}", {"column": column})
@@ -407,6 +408,28 @@ def promises(section: DeduplicatedSection) -> list[Expectation]:
             },
             id="held_out",
         ),
+        *_drawn_share(section),
+    ]
+
+
+def _drawn_share(section: DeduplicatedSection) -> list[Expectation]:
+    """The sides that were drawn have the shares of the policy: components count, and none whose side a source fixed.
+
+    Drawn by chance, n components have a Kullback-Leibler divergence of t or more with a probability of at most
+    2 exp(-n t) (Chernoff), whatever the shares: DRAWN and DRIFTED make that less than 1 in 10,000.
+    """
+    if not 0 < section.eval_share < 1:
+        return []
+    shares = {"values": ["train", "eval"], "weights": [1 - section.eval_share, section.eval_share]}
+    return [
+        Expectation(
+            "expect_column_kl_divergence_to_be_less_than",
+            f"of the components that no source put on a side, {section.eval_share:.1%} are held out for evaluation",
+            {"column": "assigned_split", "partition_object": shares, "threshold": DRIFTED},
+            id="drawn",
+            blocking=False,
+            units=Units("component_id", least=DRAWN, unless="split"),
+        )
     ]
 
 

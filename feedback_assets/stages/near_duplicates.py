@@ -117,7 +117,11 @@ def _views(
                 digest(["candidates", [part.digest for part in content[: step + 1]]]),
                 needed.height,
                 pl.concat(
-                    [_rows_of(part, sorted(rows[part.digest])) for part in content[: step + 1] if part.digest in rows]
+                    [
+                        part.at(sorted(rows[part.digest]), *_texts()).drop("row")
+                        for part in content[: step + 1]
+                        if part.digest in rows
+                    ]
                 ),
             )
         )
@@ -127,11 +131,6 @@ def _views(
             .rename({"at": "at_one", "at_two": "at_two"})
         )
     return views, positions
-
-
-def _rows_of(part: ContentPart, rows: Sequence[int]) -> pl.LazyFrame:
-    wanted = pl.lit(pl.Series(rows, dtype=pl.UInt32)).implode()
-    return part.frame.select(*_texts()).with_row_index("row").filter(pl.col("row").is_in(wanted)).drop("row")
 
 
 def signatures(content: pl.LazyFrame, parameters: dict[str, int]) -> pl.DataFrame:

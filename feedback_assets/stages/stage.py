@@ -5,7 +5,7 @@ Here is no Dagster, no file and no store: `materialize` brings the frames and wr
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import polars as pl
@@ -34,11 +34,24 @@ FATE_SCHEMA = pl.Schema(
 
 
 @dataclass(frozen=True)
+class Units:
+    """What an expectation of a distribution counts: each value of `column` once, however many rows it has.
+
+    Left out is one of which a row has a value in the column `unless`. Fewer than `least` cannot tell: inconclusive.
+    """
+
+    column: str
+    least: int
+    unless: str
+
+
+@dataclass(frozen=True)
 class Expectation:
     """One Great Expectations expectation that a stage's output keeps.
 
     `type` is GX's snake_case name, e.g. `expect_column_values_to_be_in_set`; `kwargs` its arguments;
-    `id` tells two of the same type and column apart; `meaning` is the sentence that a person reads.
+    `id` tells two of the same type and column apart; `meaning` is the sentence that a person reads; `units` is what is
+    counted, if not rows.
     """
 
     type: str
@@ -46,6 +59,20 @@ class Expectation:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     id: str = ""
     blocking: bool = True
+    units: Units | None = None
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What is asked, limits included."""
+        counted = {} if self.units is None else {"units": asdict(self.units)}
+        return {"type": self.type, "kwargs": self.kwargs, **counted}
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns that it reads."""
+        named = {self.kwargs[key] for key in ("column", "column_A", "column_B") if key in self.kwargs}
+        named |= {*self.kwargs.get("column_list", ()), *self.kwargs.get("column_set", ())}
+        return named if self.units is None else named | {self.units.column, self.units.unless}
 
     @property
     def name(self) -> str:

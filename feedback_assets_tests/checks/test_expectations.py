@@ -1,6 +1,7 @@
 """Expectations run by Great Expectations."""
 
 import json
+import math
 
 import polars as pl
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from feedback_assets.checks import expectations as module
 from feedback_assets.checks.expectations import run_suite
 from feedback_assets.errors import FeedbackError
-from feedback_assets.stages.stage import Expectation
+from feedback_assets.stages.stage import Expectation, Units
 
 ROWS = pl.DataFrame(
     {
@@ -19,6 +20,7 @@ ROWS = pl.DataFrame(
     }
 )
 UNIQUE = Expectation("expect_column_values_to_be_unique", "each stands once", {"column": "row_id"})
+UNIQUE_SPLIT = Expectation("expect_column_values_to_not_be_null", "m", {"column": "assigned_split"})
 IN_SET = Expectation(
     "expect_column_values_to_be_in_set", "labels are known", {"column": "label", "value_set": ["a", "b", "tie"]}
 )
@@ -107,3 +109,53 @@ def test_an_edited_limit_changes_the_digest_and_not_the_name():
     )
     assert one.name == two.name
     assert one.definition_digest != two.definition_digest
+
+
+def split(train: int, held: int, *, rows: int = 1, fixed: int = 0) -> pl.DataFrame:
+    """`train` and `held` components of `rows` rows each, and `fixed` that their source put into eval."""
+    sides = ["train"] * train + ["eval"] * (held + fixed)
+    own = [None] * (train + held) + ["eval"] * fixed
+    told = {"component_id": [f"c{n}" for n in range(len(sides))], "assigned_split": sides, "split": own}
+    frame = pl.DataFrame(told, schema=dict.fromkeys(told, pl.String))
+    return pl.concat([frame, *[frame.with_columns(split=pl.lit(None, pl.String))] * (rows - 1)])
+
+
+def drawn(share: float) -> Expectation:
+    shares = {"values": ["train", "eval"], "weights": [1 - share, share]}
+    kwargs = {"column": "assigned_split", "partition_object": shares, "threshold": 0.01}
+    units = Units("component_id", least=1_000, unless="split")
+    return Expectation("expect_column_kl_divergence_to_be_less_than", "m", kwargs, blocking=False, units=units)
+
+
+@pytest.mark.parametrize(
+    ("rows", "status", "divergence"),
+    [
+        (split(900, 100), "passed", 0.0),
+        (split(850, 150), "failed", 0.15 * math.log(1.5) + 0.85 * math.log(0.85 / 0.9)),
+        (split(1000, 0), "failed", -math.log(0.9)),
+        (split(0, 1000), "failed", -math.log(0.1)),
+        (split(900, 100, rows=3), "passed", 0.0),
+        (split(900, 100, rows=2, fixed=5_000), "passed", 0.0),
+    ],
+    ids=["as-asked", "too-many", "none", "all", "rows-of-a-component", "fixed-by-the-source"],
+)
+def test_a_distribution_is_held_against_its_divergence_from_the_one_expected(rows, status, divergence):
+    (found,) = run_suite(rows, [drawn(0.1)], "deduplicated")
+    assert (found.status, found.holds_back) == (status, False)
+    assert found.observed["observed_value"] == pytest.approx(divergence, abs=1e-12)
+
+
+def test_a_value_that_was_not_expected_at_all_fails_with_a_finite_record():
+    rows = split(999, 1).with_columns(assigned_split=pl.col("assigned_split").replace("eval", "test"))
+    (found,) = run_suite(rows, [drawn(0.1)], "deduplicated")
+    assert found.status == "failed"
+    assert json.dumps(found.as_json(), allow_nan=False)
+
+
+@pytest.mark.parametrize("rows", [split(999, 0), split(0, 0), split(0, 0, rows=2, fixed=2_000)])
+def test_a_distribution_of_too_few_is_inconclusive_and_no_pass(rows):
+    one, other = run_suite(rows, [drawn(0.1), UNIQUE_SPLIT], "deduplicated")
+    assert (one.status, one.passed) == ("inconclusive", False)
+    assert one.observed == {"element_count": 999 if rows.height == 999 else 0}
+    assert one.definition["units"] == {"column": "component_id", "least": 1_000, "unless": "split"}
+    assert other.passed

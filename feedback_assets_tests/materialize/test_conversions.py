@@ -15,6 +15,7 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import upstream
 from feedback_assets.provenance.release import annotations_of, release, training_files
 from feedback_assets.provenance.trace import trace
+from feedback_assets.record import row_ids
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets_tests import independent_reading as raw
 from feedback_assets_tests.sources import shapes
@@ -150,6 +151,7 @@ def test_a_pair_that_a_model_made_is_known_as_a_models(built):
 def test_a_record_leads_to_its_pairs_and_a_pair_to_its_records(built):
     project, *_ = built
     (parent,) = trace(project, "q0#3")
+    assert len(found := row_ids(["rankings", "another"], "q0#3")) == 2 and parent["row_id"] in found
     assert [(s["stage"], s["fate"], s["rule"], s["rule_version"]) for s in parent["steps"]] == [
         ("guideline_joined", "kept", None, None),
         ("converted", "converted", "pairs", 3),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feedback_assets.checks.expectations import run_suite
 from feedback_assets.engine.engine import ContentPart
 from feedback_assets.errors import FeedbackError
 from feedback_assets.record import CONTENT_SCHEMA, SCHEMA
@@ -362,3 +363,18 @@ def test_on_ukp_only_near_duplicates_of_one_worker_merge() -> None:
         assert similar(f"user: {line['title']}", f"user: {line['title_into']}") >= 0.8
         assert max(min(similar(a, c), similar(b, d)), min(similar(a, d), similar(b, c))) >= 0.8
     assert output.fates.filter(pl.col("fate") != "kept").height < raw.height * 0.05
+
+
+def test_the_share_held_out_is_promised_where_a_share_is_drawn_and_kept_by_components():
+    rows = [
+        row(f"r{n}", f"answer {n}", f"other {n}", prompt=f"question {n // 2}", annotator_id=f"a{n}")
+        for n in range(4_000)
+    ]
+    output = run(rows, eval_share=0.1, near_duplicates=False)
+    assert output.rows["component_id"].n_unique() == 2_000
+
+    def held(share: float) -> list[str]:
+        asked = [promise for promise in promises(DeduplicatedSection(eval_share=share)) if promise.units is not None]
+        return [result.status for result in run_suite(output.rows, asked, "deduplicated")]
+
+    assert [held(share) for share in (0.1, 0.2, 0.0, 1.0)] == [["passed"], ["failed"], [], []]
