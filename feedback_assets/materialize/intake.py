@@ -130,14 +130,13 @@ def take(store: Store, section: IngestedSection, found: Arrivals, now: datetime)
         for key, one in zip(found.order, mapped, strict=True)
     }
     _refuse_wrong_mappings(found.order, taken)
-    limits = pl.DataFrame(
-        {
-            "arrival": list(range(len(found.order))),
-            "not_after": [section.as_of or datetime.fromisoformat(told["at"]) for told in arrived.values()],
-        },
-        schema={"arrival": pl.Int64, "not_after": TIME},
-    )
     batches = _batches(found.order, mapped)
+    not_after = [section.as_of or datetime.fromisoformat(told["at"]) for told in arrived.values()]
+    limits = batches.select(
+        "arrival",
+        pl.Series("not_after", not_after, TIME),
+        pl.col("arrival").first().over("source", "batch").alias("first"),
+    )
     retracted = _retractions(section, batches)
     deliveries = _numbered(store, taken, "rows", range(len(taken)), DELIVERY)
     unusual = decide(deliveries.join(retracted, on="arrival", how="anti", maintain_order="left"), limits)
