@@ -12,7 +12,7 @@ import polars as pl
 
 from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of, expression
-from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE
+from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE, IDS
 from feedback_assets.sources.conversation import another_prompt, conversation
 from feedback_assets.sources.conversion import Conversion, NotThis, convert
 from feedback_assets.sources.entries import entries, fitting
@@ -63,9 +63,10 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     A record of which a value was there and did not convert is quarantined: "not-convertible", "time-without-zone",
     "expression-fails", "different-prompts" where the conversation that a response ends has another prompt, or
     "no-batch" where the source's `batch` is null; so is what `entries` says. Ids of annotators leave as pseudonyms
-    where the source asks for them. In a CSV an empty field is null, except in columns of text. The type of a column may
-    differ from file to file: one without any value fits every expression, a number fits one that asks for text, and
-    text that is a number one that asks for a number.
+    where the source asks for them. In a CSV an empty field is null, except in columns of text; in any format blank text
+    is null where it would tell records, groups or annotators apart (record.IDS). The type of a column may differ from
+    file to file: one without any value fits every expression, a number fits one that asks for text, and text that is a
+    number one that asks for a number.
 
     Raises:
         Unreadable: an expression reads a column that the file lacks and is not optional, fails on all of its
@@ -159,7 +160,10 @@ def _conversions(
         problem = pl.when(given.is_not_null() & conversion.value.is_null()).then(conversion.problem)
         if name == "batch":
             problem = pl.when(conversion.value.is_null()).then(pl.lit("no-batch"))
-        conversions[name] = Conversion(conversion.value, conversion.checked or name == "batch", problem)
+        converted = conversion.value
+        if name in IDS:
+            converted = pl.when(converted.str.strip_chars() != "").then(converted)
+        conversions[name] = Conversion(converted, conversion.checked or name == "batch", problem)
     if "prompt" in conversions:
         for name in ("response_a", "response_b"):
             if name in mappings and mappings[name].format == "conversation":

@@ -56,12 +56,20 @@ def test_a_batch_can_be_an_expression():
         ([1.0, float("nan"), float("inf")], ["1"], [(2, "not-convertible", "NaN"), (3, "not-convertible", "inf")]),
         ([7, None], ["7", None], []),
         ([True], ["true"], []),
-        ([" x ", ""], [" x ", ""], []),
+        ([" x ", "", " \t"], [" x ", None, None], []),
         ([dt.date(2024, 1, 2)], ["2024-01-02"], []),
     ],
 )
 def test_an_id_becomes_text(values, expected, bad):
     assert one("feedback_id", values) == (expected, bad)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet", "xlsx"])
+@pytest.mark.parametrize("column", ["annotator_id", "feedback_id", "group_id"])
+def test_blank_text_is_nobody_and_no_id_whatever_the_format(column, suffix):
+    assert one(column, ["ann", "", "  ", "\u00a0"], suffix) == (["ann", None, None, None], [])
+    blank = pl.Series(["ann", " "], dtype=pl.Categorical)
+    assert one(column, blank, suffix) == (["ann", None], [])
 
 
 @pytest.mark.parametrize(
