@@ -14,7 +14,7 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of, expression
 from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE, IDS
 from feedback_assets.sources.conversation import another_prompt, conversation
-from feedback_assets.sources.conversion import Conversion, NotThis, convert
+from feedback_assets.sources.conversion import Conversion, NotThis, convert, written
 from feedback_assets.sources.entries import entries, fitting
 from feedback_assets.sources.files import BatchFile, first_line
 from feedback_assets.sources.leftover import folded, leftover
@@ -197,7 +197,11 @@ def _split(converted: pl.DataFrame, checked: Sequence[str], source: Source, file
     value = pl.lit(None, pl.String)
     for name in reversed(checked):
         untold = name in CONTENT_SCHEMA or name in source.hidden
-        shown = pl.lit(None, pl.String) if untold else excerpt(pl.col(_VALUE + name).cast(pl.String))
+        shown = (
+            pl.lit(None, pl.String)
+            if untold
+            else excerpt(written(pl.col(_VALUE + name), converted.schema[_VALUE + name]))
+        )
         value = pl.when(failed[name]).then(shown).otherwise(value)
     quarantined = converted.filter(bad).select(
         pl.lit(source.name).alias("source"),
