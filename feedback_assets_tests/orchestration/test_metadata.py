@@ -26,7 +26,8 @@ def test_the_table_of_batches_says_what_became_of_each_and_what_waits(sample: Pa
     numbers = {name: value.value for name, value in metadata.items() if name.startswith("psi_newest_")}
     assert numbers.keys() >= {"psi_newest_outcome", "psi_newest_score", "psi_newest_response_chars"}
     assert all(isinstance(value, float) and math.isfinite(value) for value in numbers.values())
-    columns = ["arrival", "source", "batch", "digest", "rows", "quarantined", "state", "arrived"]
+    counted = ["records", "rows", "quarantined", "redelivered", "superseded", "withdrawn"]
+    columns = ["arrival", "source", "batch", "digest", *counted, "state", "arrived"]
     assert [column.name for column in table.schema.columns] == columns
     shown = {record.data["batch"]: record.data for record in table.records}
     states = {name: data["state"] for name, data in shown.items() if data["state"] not in ("current", "redelivered")}
