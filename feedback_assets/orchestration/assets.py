@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
-from feedback_assets.checks.waivers import Waiver
+from feedback_assets.checks.waivers import way_out
 from feedback_assets.errors import FeedbackError, Refused
 from feedback_assets.materialize.batches import notices
 from feedback_assets.materialize.commit import Commit
@@ -20,7 +20,7 @@ from feedback_assets.orchestration.gate import failed_in_dagster
 from feedback_assets.orchestration.lineage import input_version_tags
 from feedback_assets.orchestration.metadata import describe
 from feedback_assets.pipeline import STAGES
-from feedback_assets.provenance.gate import waived_in
+from feedback_assets.provenance.gate import day_of, waived_in
 from feedback_assets.provenance.release import Release, release
 from feedback_assets.provenance.report import report, report_key
 from feedback_assets.sources.files import first_line
@@ -93,12 +93,11 @@ def _asset(project: Project, stage: Stage, listener: Listener) -> dg.AssetsDefin
         if stage.name == "ingested":
             for notice in notices(project, commit):
                 context.log.warning(notice)
-        waived = waived_in(project, commit, now)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(commit.data_version),
             metadata=describe(project, commit, made),
             tags=input_version_tags(context.instance, commit),
-            check_results=[_check_result(check, waived.get(check["name"])) for check in commit.checks],
+            check_results=[_check_result(project, commit, check, now) for check in commit.checks],
         )
 
     return _run
@@ -137,21 +136,29 @@ def _where(error: Exception) -> str:
     return "\n".join(f"- `{frame.filename}:{frame.lineno}` {frame.name}" for frame in frames)
 
 
-def _check_result(check: Mapping[str, Any], waiver: Waiver | None) -> dg.AssetCheckResult:
-    """Failed stays failed; of severity WARN it does not stop what is below in the same run."""
+def _check_result(project: Project, commit: Commit, check: Mapping[str, Any], now: datetime) -> dg.AssetCheckResult:
+    """A waived check stays failed; of severity WARN it does not stop what is below in the same run."""
+    waiver = waived_in(project, commit, now).get(check["name"])
+    said = check["meaning"]
+    metadata: dict[str, Any] = {}
+    if waiver is not None:
+        said = f"{said} ({waiver.sentence()})"
+        metadata["waiver"] = dg.MetadataValue.json(waiver.model_dump(mode="json"))
+    elif check["name"] in commit.failed:
+        out = way_out(project.policy.waivers, commit.asset, commit.data_version, check, day_of(now))
+        said = f"{said}; {out}"
     holds_back = check["blocking"] and check["status"] != "inconclusive" and waiver is None
-    severity = dg.AssetCheckSeverity.ERROR if holds_back else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
         check_name=check["name"],
         passed=check["passed"],
-        severity=severity,
-        description=check["meaning"] if waiver is None else f"{check['meaning']} ({waiver.sentence()})",
+        severity=dg.AssetCheckSeverity.ERROR if holds_back else dg.AssetCheckSeverity.WARN,
+        description=said,
         metadata={
             "status": check["status"],
             **_numbers(check),
             "definition": dg.MetadataValue.json(check["definition"]),
             "observed": dg.MetadataValue.json(check["observed"]),
-            **({} if waiver is None else {"waiver": dg.MetadataValue.json(waiver.model_dump(mode="json"))}),
+            **metadata,
         },
     )
 

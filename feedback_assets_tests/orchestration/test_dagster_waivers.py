@@ -138,6 +138,11 @@ def test_without_running_the_failed_stage_again_training_set_alone_goes_on_with_
     project: Path, instance: dg.DagsterInstance
 ) -> None:
     """Dagster still has the check as failed with ERROR: its opinion gives way for that check and version."""
+    key = dg.AssetCheckKey(dg.AssetKey("filtered"), "loss_by_group")
+    (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    shown = record.event.dagster_event.asset_check_evaluation_data
+    assert (shown.passed, shown.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "mend it, or add to the policy's waivers: {id: …, stage: filtered, check: loss_by_gr" in shown.description
     assert "filtered: the check loss_by_group failed: " in refusal(project, instance)
     edited(project, waivers=[waiver(project)])
     assert start(project, instance, "training_set").success
