@@ -47,11 +47,17 @@ RECORD: tuple[Column, ...] = (
     Column("arrival", pl.Int64, "ordinal of that batch in the order of arrival, from 0", "product"),
     Column("line", pl.Int64, "line (or row) of the record in its batch file, from 1", "product"),
     Column("position", pl.Int64, "place of the record among those of its line, from 1", "product"),
-    Column("feedback_id", pl.String, "the source's own id; without one, made from content and occurrence"),
+    Column(
+        "feedback_id", pl.String, "the source's own id; without one, or of blank text, made from content and occurrence"
+    ),
     Column("row_id", pl.String, "digest of source and feedback_id, 32 hex characters", "product"),
     Column("revision", pl.Int32, "0 for the first delivery of a row_id, then 1, 2, …", "product"),
     Column("supersedes", pl.Int64, "arrival of the delivery that this revision replaces, else null", "product"),
-    Column("group_id", pl.String, "records that belong together: one ranking, the aspects of one judgment"),
+    Column(
+        "group_id",
+        pl.String,
+        "records that belong together: one ranking, the aspects of one judgment; blank text is null",
+    ),
     Column("parents", pl.List(pl.String), "row_ids this record was made from; empty for an original", "product"),
     Column("kind", pl.String, "preference, rating or thumbs"),
     Column("task", pl.String, "the task the annotator was given"),
@@ -68,7 +74,7 @@ RECORD: tuple[Column, ...] = (
     Column("score_max", pl.Float64, "upper end of the scale"),
     Column("confidence", pl.Float64, "the annotator's confidence or strength of preference, 0..1"),
     Column("shown_order", pl.String, "ab: the annotator saw a first; ba: b first; unknown"),
-    Column("annotator_id", pl.String, "who judged"),
+    Column("annotator_id", pl.String, "who judged; blank text is nobody: null"),
     Column("annotator_kind", pl.String, "human or model"),
     Column("started_at", TIME, "when the annotator began, UTC"),
     Column("collected_at", TIME, "when the judgment was given, UTC"),
@@ -98,6 +104,8 @@ SCHEMA = pl.Schema({c.name: c.dtype for c in RECORD})
 CONTENT_SCHEMA = pl.Schema({c.name: c.dtype for c in CONTENT})
 FROM_SOURCE = {c.name: c for c in (*RECORD, *CONTENT) if c.filled_by == "source" and c.name != "extra"}
 """Record columns that a source's expressions may give."""
+IDS = ("annotator_id", "feedback_id", "group_id")
+"""Record columns that only tell things apart; blank text tells nothing apart and is null, whatever the format."""
 
 
 def row_ids(sources: Iterable[str], feedback_id: str) -> set[str]:

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from feedback_assets.cli.tables import open_console
 from feedback_assets.errors import FeedbackError
-from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.sources.raw import WHOLE_FILE
@@ -50,8 +49,11 @@ MENDS = {
 def quarantine(project: Project, batch: str | None = None) -> dict[str, Any]:
     """What the latest `ingested` holds in quarantine, all of it or that of a batch, as plain JSON values.
 
+    What was replaced by another delivery under its name is not counted, nor is a file that came again as it was, unless
+    it is the `batch` that is asked for.
+
     Returns:
-        `commit`, `records` (in quarantine), `arrived` (all records that came), `share`, `limit` (of the policy),
+        `commit`, `records` (in quarantine), `arrived` (all records that count), `share`, `limit` (of the policy),
         `reasons` (each with `records`, `batches` and `mend`, most records first) and `rows` (each with arrival,
         source, batch, line, position, reason, column, value; line 0 is a file as a whole), by arrival and line.
 
@@ -62,14 +64,17 @@ def quarantine(project: Project, batch: str | None = None) -> dict[str, Any]:
     if commit is None:
         raise FeedbackError(f"{project.store.place}: nothing is ingested yet; `feedback-assets run` does it")
     tables = commit.snapshot.tables
-    rows = scan(project.store, tables["quarantine"]).select(ROWS)
-    fates = scan(project.store, tables["fates"])
+    batches = scan(project.store, tables["batches"]).collect()
+    standing = batches.filter("stands")
+    of_these = pl.col("arrival").is_in(standing.get_column("arrival").implode())
     if batch is not None:
         # A record may say of itself to which batch it belongs; then it is known by that name, too.
-        rows = rows.filter((pl.col("batch") == batch) | pl.col("arrival").is_in(_arrivals(project, commit, batch)))
-        fates = fates.filter(pl.col("arrival").is_in(_arrivals(project, commit, batch)))
+        itself = of_these & (pl.col("batch") == batch)
+        standing = _named(batches, batch)
+        of_these = itself | pl.col("arrival").is_in(standing.get_column("arrival").implode())
+    rows = scan(project.store, tables["quarantine"]).filter(of_these).select(ROWS)
     found = rows.sort(*PLACE, "reason", nulls_last=True).collect()
-    arrived = fates.select(pl.len()).collect().item()
+    arrived = standing.get_column("records").sum()
     reasons = (
         found.group_by("reason", maintain_order=True)
         .agg(pl.len().alias("records"), pl.struct("source", "batch").n_unique().alias("batches"))
@@ -89,16 +94,16 @@ def quarantine(project: Project, batch: str | None = None) -> dict[str, Any]:
     }
 
 
-def _arrivals(project: Project, commit: Commit, batch: str) -> list[int]:
-    batches = scan(project.store, commit.snapshot.tables["batches"]).select("arrival", "source", "batch").collect()
+def _named(batches: pl.DataFrame, batch: str) -> pl.DataFrame:
+    """The deliveries under a name that count; all of them, if none does."""
     whole_name = pl.format("{}/{}", "source", "batch")
-    found = batches.filter((pl.col("batch") == batch) | (whole_name == batch)).get_column("arrival").to_list()
-    if not found:
+    found = batches.filter((pl.col("batch") == batch) | (whole_name == batch))
+    if found.is_empty():
         names = batches.get_column("batch").unique(maintain_order=True).to_list()
         close = get_close_matches(batch, names, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "leave --batch out to see all"
         raise FeedbackError(f"no batch {batch!r} ever arrived; {hint}")
-    return found
+    return found.filter("stands") if found.get_column("stands").any() else found
 
 
 def _mends(section: IngestedSection) -> dict[str, str]:

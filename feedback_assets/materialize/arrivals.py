@@ -33,7 +33,7 @@ class Arrivals:
     `known` are those that arrived before, in their order, each with what was recorded of it (`at`: when, ISO 8601;
     `mapped`: under which name the memory has what it became); `new` are the others, by source and name;
     `files` is where each can be read now, under the name that it arrived with; `states` says of each known batch
-    "current", "renamed", "replaced" (other bytes lie under its name) or "removed".
+    "current", "renamed", "replaced" (other bytes lie under its name, or did before they were removed) or "removed".
     """
 
     known: Mapping[Key, Mapping[str, str]]
@@ -72,8 +72,9 @@ def arrivals(folder: Path, store: Store, section: IngestedSection, previous: Com
     new = sorted(unseen, key=lambda key: key[0])
     names = {key[:2] for key in present}
     states: dict[Key, str] = {}
-    for key in known:
-        states[key] = "current" if key in present else "replaced" if key[:2] in names else "removed"
+    for key, told in known.items():
+        replaced = key[:2] in names or told["state"] == "replaced"
+        states[key] = "current" if key in present else "replaced" if replaced else "removed"
     for key in [key for key in known if key not in present]:
         other = next((other for other in new if (other[0], other[2]) == (key[0], key[2])), None)
         if other is not None:

@@ -13,7 +13,7 @@ from feedback_assets.sources.objects import waiting_objects
 
 
 def batches(project: Project, commit: Commit) -> pl.DataFrame:
-    """The table of batches, in order of arrival: arrival, source, batch, digest, rows, quarantined, state, arrived.
+    """The table of batches (intake.BATCHES), in order of arrival, with `arrived`.
 
     To the states that belong to the data ("current", "redelivered", "retracted", "mapped earlier") come those of the
     files when the commit was made: "removed", "renamed", "replaced".
@@ -34,7 +34,7 @@ def batches(project: Project, commit: Commit) -> pl.DataFrame:
         scan(project.store, commit.snapshot.tables["batches"])
         .join(beside.lazy(), on="arrival", how="left", maintain_order="left")
         .with_columns(pl.when(both == "").then(pl.lit("current")).otherwise(both).alias("state"))
-        .drop("file")
+        .drop("file", "stands", strict=False)
         .collect()
     )
 

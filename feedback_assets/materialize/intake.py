@@ -56,14 +56,25 @@ BATCHES = pl.Schema(
         "source": pl.String,
         "batch": pl.String,
         "digest": pl.String,
+        "records": pl.Int64,
         "rows": pl.Int64,
         "quarantined": pl.Int64,
+        "redelivered": pl.Int64,
+        "superseded": pl.Int64,
+        "withdrawn": pl.Int64,
         "state": pl.String,
+        "stands": pl.Boolean,
     }
 )
-"""The table of batches. `state`: "current"; "redelivered", if the same bytes of the source arrived before;
-"retracted"; "mapped earlier", if its file is gone and the mapping or the code has changed since it was read;
-"quarantined", if nothing of it could be used, "mended", if so and its file came again; or "empty"."""
+"""The table of batches.
+
+`records` is what the file held: the sum of `rows`, which were kept, and of those with another fate; `withdrawn` are
+retracted or erased. `state`: "current"; "redelivered", if the same bytes of the source arrived before; "retracted";
+"mapped earlier", if its file is gone and the mapping or the code has changed since it was read; "quarantined", if
+nothing of it could be used, "mended", if so and its file came again; or "empty". `stands`: it is neither retracted nor
+redelivered nor replaced by another delivery under its name, so that its quarantine counts.
+"""
+_FATES = ("quarantined", "redelivered", "superseded", "withdrawn")
 
 
 @dataclass(frozen=True)
@@ -125,19 +136,18 @@ def take(store: Store, section: IngestedSection, found: Arrivals, now: datetime)
             **dict(zip(("source", "batch", "digest"), key, strict=True)),
             "at": found.known[key]["at"] if key in found.known else now.isoformat(timespec="seconds"),
             "mapped": one.name,
-            "state": found.states.get(key, "current"),
+            "state": found.states.get(key) or found.known.get(key, {}).get("state", "current"),
         }
         for key, one in zip(found.order, mapped, strict=True)
     }
     _refuse_wrong_mappings(found.order, taken)
-    limits = pl.DataFrame(
-        {
-            "arrival": list(range(len(found.order))),
-            "not_after": [section.as_of or datetime.fromisoformat(told["at"]) for told in arrived.values()],
-        },
-        schema={"arrival": pl.Int64, "not_after": TIME},
+    batches = _batches(found.order, mapped, [told["state"] for told in arrived.values()])
+    not_after = [section.as_of or datetime.fromisoformat(told["at"]) for told in arrived.values()]
+    limits = batches.select(
+        "arrival",
+        pl.Series("not_after", not_after, TIME),
+        pl.col("arrival").first().over("source", "batch").alias("first"),
     )
-    batches = _batches(found.order, mapped)
     retracted = _retractions(section, batches)
     deliveries = _numbered(store, taken, "rows", range(len(taken)), DELIVERY)
     unusual = decide(deliveries.join(retracted, on="arrival", how="anti", maintain_order="left"), limits)
@@ -349,20 +359,22 @@ def _blocks(rows: Sequence[int]) -> list[list[int]]:
     return blocks
 
 
-def _batches(order: list[Key], mapped: Sequence[Mapped]) -> pl.DataFrame:
-    """The table of batches (BATCHES), before it is known what is retracted and quarantined across them."""
-    again = pl.int_range(pl.len()).over("source", "digest") > 0
+def _batches(order: Sequence[Key], mapped: Sequence[Mapped], files: Sequence[str]) -> pl.DataFrame:
+    """Each batch: arrival, source, batch, digest, `read` (records that a row was made of), `unread`, earlier, file."""
     return pl.DataFrame(
         [
             (
                 *(place, *key, one.snapshot.tables["rows"].rows, one.snapshot.tables["quarantine"].rows),
-                "mapped earlier" if one.earlier else None,
+                *(one.earlier, file),
             )
-            for place, (key, one) in enumerate(zip(order, mapped, strict=True))
+            for place, (key, one, file) in enumerate(zip(order, mapped, files, strict=True))
         ],
-        schema=BATCHES,
+        schema={
+            **{name: BATCHES[name] for name in ("arrival", "source", "batch", "digest")},
+            **{"read": pl.Int64, "unread": pl.Int64, "earlier": pl.Boolean, "file": pl.String},
+        },
         orient="row",
-    ).with_columns(pl.coalesce("state", pl.when(again).then(pl.lit("redelivered")), pl.lit("current")))
+    )
 
 
 def _retractions(section: IngestedSection, batches: pl.DataFrame) -> pl.DataFrame:
@@ -384,26 +396,44 @@ def _retractions(section: IngestedSection, batches: pl.DataFrame) -> pl.DataFram
 
 
 def _settled(batches: pl.DataFrame, unusual: pl.DataFrame, retracted: pl.DataFrame) -> pl.DataFrame:
-    across = unusual.filter(pl.col("fate") == "quarantined").group_by("arrival").agg(more=pl.len().cast(pl.Int64))
-    more = pl.col("more").fill_null(0)
-    held = pl.col("quarantined") + more
+    """The table of batches (BATCHES), of `_batches` and of what is decided across them."""
     gone = pl.col("arrival").is_in(retracted.get_column("arrival").implode())
-    nothing = (held > 0) & (pl.col("rows") == more)
-    again = (~nothing & (pl.col("rows") > 0)).reverse().cum_max().shift(fill_value=False).reverse()
-    state = (
-        pl.when(gone)
-        .then(pl.lit("retracted"))
-        .when(nothing & again.over("source", "batch"))
-        .then(pl.lit("mended"))
-        .when(nothing)
-        .then(pl.lit("quarantined"))
-        .when((pl.col("rows") == 0) & (pl.col("state") == "current"))
-        .then(pl.lit("empty"))
-        .otherwise("state")
+    fate = pl.col("fate").replace("erased", "withdrawn")
+    across = (
+        unusual.select("arrival", fate)
+        .filter(fate != "kept")
+        .group_by("arrival")
+        .agg((pl.col("fate") == name).sum().cast(pl.Int64).alias(name) for name in _FATES)
     )
+    counted = batches.join(across, on="arrival", how="left", maintain_order="left").with_columns(
+        pl.col(_FATES).fill_null(0), records=pl.col("read") + pl.col("unread")
+    )
+    nothing = (pl.col("quarantined") == pl.col("read")) & (pl.col("records") > 0)
+    told = counted.with_columns(gone=gone, nothing=nothing, again=pl.int_range(pl.len()).over("source", "digest") > 0)
+    in_place = (pl.col("file") != "replaced") & (pl.col("read") > 0) & ~pl.col("nothing") & ~pl.col("gone")
+    replaced = (pl.col("file") == "replaced") & in_place.any().over("source", "batch")
+    told = told.with_columns(replaced=replaced).with_columns(past=pl.col("gone") | pl.col("replaced"))
+    first = pl.int_range(pl.len()).over("source", "digest", "past") == 0
+    state = (
+        pl.when("gone")
+        .then(pl.lit("retracted"))
+        .when(pl.col("nothing") & pl.col("replaced"))
+        .then(pl.lit("mended"))
+        .when("nothing")
+        .then(pl.lit("quarantined"))
+        .when("earlier")
+        .then(pl.lit("mapped earlier"))
+        .when("again")
+        .then(pl.lit("redelivered"))
+        .when(pl.col("records") == 0)
+        .then(pl.lit("empty"))
+        .otherwise(pl.lit("current"))
+    )
+    held = pl.when("gone").then(0).otherwise(pl.col("quarantined") + pl.col("unread"))
     return (
-        batches.join(across, on="arrival", how="left", maintain_order="left")
-        .with_columns(pl.when(gone).then(0).otherwise(held).alias("quarantined"), state.alias("state"))
+        told.with_columns(state=state, stands=first & ~pl.col("past"), quarantined=held)
+        .with_columns(withdrawn=pl.when("gone").then("records").otherwise("withdrawn"))
+        .with_columns(rows=pl.col("records") - pl.sum_horizontal(_FATES))
         .select(BATCHES.names())
     )
 

@@ -21,7 +21,7 @@ from feedback_assets.sources.raw import EXACT
 from feedback_assets.sources.source import ColumnMapping
 
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
-"""Seconds of the years 1 to 9999: a number beyond them was given in another unit."""
+"""Seconds of the years 1 to 9999: a number beyond them was given in another unit, and no calendar has the time."""
 
 NOT_CONVERTIBLE, WITHOUT_ZONE = "not-convertible", "time-without-zone"
 
@@ -60,7 +60,8 @@ def convert(value: pl.Expr, dtype: pl.DataType, column: Column, mapping: ColumnM
       convert), truth values as true and false, times as ISO 8601
     - number: from numbers and text; NaN and infinity do not convert
     - truth value: from true, false, 1, 0 in any case
-    - time: microseconds in UTC, finer digits cut off; ISO 8601 text, `format`, or a number with `unit`
+    - time: microseconds in UTC, finer digits cut off; ISO 8601 text, `format`, or a number with `unit`; one outside the
+      years 1 to 9999 does not convert
     - prompt: text is one turn of the user; other shapes by `format`
     - response: text, or by `format` the last turn of a conversation
 
@@ -119,6 +120,26 @@ def _truth(value: pl.Expr, dtype: pl.DataType, _: ColumnMapping) -> Conversion |
 
 
 def _time(value: pl.Expr, dtype: pl.DataType, mapping: ColumnMapping) -> Conversion | None:
+    if isinstance(dtype, pl.Datetime):
+        value = _dated(value)
+    conversion = _instant(value, dtype, mapping)
+    # A zone can bring a time of the first or the last year outside.
+    return conversion and Conversion(_dated(conversion.value), problem=conversion.problem)
+
+
+def _dated(time: pl.Expr) -> pl.Expr:
+    """A time if it lies in the years 1 to 9999."""
+    return pl.when(time.dt.timestamp("ms").is_between(EARLIEST * 1_000, LATEST * 1_000 + 999)).then(time)
+
+
+def written(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """A raw value as text. Of a time outside the calendar the number, because Polars panics there."""
+    if isinstance(dtype, pl.Datetime):
+        return pl.coalesce(_dated(value).cast(pl.String), value.cast(pl.Int64).cast(pl.String))
+    return value.cast(pl.String)
+
+
+def _instant(value: pl.Expr, dtype: pl.DataType, mapping: ColumnMapping) -> Conversion | None:
     if isinstance(dtype, pl.Datetime) and dtype.time_zone:
         return Conversion(value.dt.convert_time_zone("UTC").cast(TIME), checked=False)
     if dtype in (pl.Datetime, pl.Date):

@@ -3,6 +3,7 @@
 import csv
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +19,7 @@ from feedback_assets.sources.raw import (
     numbered,
     occurrences,
     one_line,
+    pieces,
 )
 
 
@@ -28,16 +30,38 @@ def read_csv(path: Path, source: str, batch: str, *, delimiter: str, most: int) 
     counted and are no records. Quarantined, with their line: a row with more or fewer fields than the header
     ("ragged-row"), one that is not UTF-8 ("invalid-utf8"), the line at which a gzip breaks off ("truncated-file"),
     and each line from a quote that stands wrong to where its field ends, or to the end of the file
-    ("malformed-csv").
+    ("malformed-csv"). In a file without a newline, carriage returns end the lines.
 
     Raises:
         Unreadable: the file has no header, or unpacks to more than `most` bytes.
     """
     data, truncated = content(path, most) if is_gzip(path) else (None, False)
+    returns = _has_only_returns(path if data is None else data)
+    if returns:
+        data = (content(path, most)[0] if data is None else data).replace(b"\r", b"\n")
     if not truncated and (clean := _clean(path if data is None else data, delimiter)) is not None:
         frame, lines = clean
-        return Raw(numbered(frame, lines, path), pl.DataFrame(schema=QUARANTINE))
-    return _careful(content(path, most)[0] if data is None else data, truncated, path, source, batch, delimiter)
+        raw = Raw(numbered(frame, lines, path), pl.DataFrame(schema=QUARANTINE))
+    else:
+        data = content(path, most)[0] if data is None else data
+        raw = _careful(data, truncated, path, source, batch, delimiter)
+    return replace(raw, frame=_with_returns(raw.frame)) if returns else raw
+
+
+def _has_only_returns(file: Path | bytes) -> bool:
+    """Whether lines can only end with a carriage return, as some spreadsheets still write them."""
+    found = False
+    for piece in pieces(file):
+        if b"\n" in piece:
+            return False
+        found = found or b"\r" in piece
+    return found
+
+
+def _with_returns(frame: pl.DataFrame) -> pl.DataFrame:
+    """What stood in a field before the line ends were replaced."""
+    texts = pl.col(pl.String).str.replace_all("\n", "\r", literal=True)
+    return frame.with_columns(texts).rename(lambda name: name.replace("\n", "\r"))
 
 
 def _clean(file: Path | bytes, delimiter: str) -> tuple[pl.DataFrame, pl.Series] | None:
@@ -56,6 +80,11 @@ def _clean(file: Path | bytes, delimiter: str) -> tuple[pl.DataFrame, pl.Series]
     if delimiters != inside + (frame.width - 1) * (frame.height + 1):
         return None
     if frame.width == 1 and frame.to_series().str.len_bytes().min() in (0, None):
+        return None
+    # A carriage return that stands alone may end a line, of which Polars knows nothing.
+    if any("\r" in name for name in frame.columns) or (
+        frame.width == 1 and frame.to_series().str.contains("\r", literal=True).any()
+    ):
         return None
     in_header = sum(name.count("\n") for name in frame.columns)
     if newlines + (not ended) == frame.height + 1 and not in_header:

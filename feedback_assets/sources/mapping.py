@@ -12,9 +12,9 @@ import polars as pl
 
 from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of, expression
-from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE
+from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE, IDS
 from feedback_assets.sources.conversation import another_prompt, conversation
-from feedback_assets.sources.conversion import Conversion, NotThis, convert
+from feedback_assets.sources.conversion import Conversion, NotThis, convert, written
 from feedback_assets.sources.entries import entries, fitting
 from feedback_assets.sources.files import BatchFile, first_line
 from feedback_assets.sources.leftover import folded, leftover
@@ -63,9 +63,10 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     A record of which a value was there and did not convert is quarantined: "not-convertible", "time-without-zone",
     "expression-fails", "different-prompts" where the conversation that a response ends has another prompt, or
     "no-batch" where the source's `batch` is null; so is what `entries` says. Ids of annotators leave as pseudonyms
-    where the source asks for them. In a CSV an empty field is null, except in columns of text. The type of a column may
-    differ from file to file: one without any value fits every expression, a number fits one that asks for text, and
-    text that is a number one that asks for a number.
+    where the source asks for them. In a CSV an empty field is null, except in columns of text; in any format blank text
+    is null where it would tell records, groups or annotators apart (record.IDS). The type of a column may differ from
+    file to file: one without any value fits every expression, a number fits one that asks for text, and text that is a
+    number one that asks for a number.
 
     Raises:
         Unreadable: an expression reads a column that the file lacks and is not optional, fails on all of its
@@ -159,7 +160,10 @@ def _conversions(
         problem = pl.when(given.is_not_null() & conversion.value.is_null()).then(conversion.problem)
         if name == "batch":
             problem = pl.when(conversion.value.is_null()).then(pl.lit("no-batch"))
-        conversions[name] = Conversion(conversion.value, conversion.checked or name == "batch", problem)
+        converted = conversion.value
+        if name in IDS:
+            converted = pl.when(converted.str.strip_chars() != "").then(converted)
+        conversions[name] = Conversion(converted, conversion.checked or name == "batch", problem)
     if "prompt" in conversions:
         for name in ("response_a", "response_b"):
             if name in mappings and mappings[name].format == "conversation":
@@ -193,7 +197,11 @@ def _split(converted: pl.DataFrame, checked: Sequence[str], source: Source, file
     value = pl.lit(None, pl.String)
     for name in reversed(checked):
         untold = name in CONTENT_SCHEMA or name in source.hidden
-        shown = pl.lit(None, pl.String) if untold else excerpt(pl.col(_VALUE + name).cast(pl.String))
+        shown = (
+            pl.lit(None, pl.String)
+            if untold
+            else excerpt(written(pl.col(_VALUE + name), converted.schema[_VALUE + name]))
+        )
         value = pl.when(failed[name]).then(shown).otherwise(value)
     quarantined = converted.filter(bad).select(
         pl.lit(source.name).alias("source"),

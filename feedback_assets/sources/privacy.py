@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, field_validator
 from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of, paths_of
 from feedback_assets.policy import Section
+from feedback_assets.record import IDS
 from feedback_assets.sources.raw import LINE, MISFIT, POSITION, Unreadable
 
 PSEUDONYM = "p-"  # how each begins
@@ -22,9 +23,6 @@ SHORTEST_KEY = 16
 """Characters of a key; a shorter one could be tried out."""
 _CHOSEN = ("kind", "label", "gold", "shown_order", "annotator_kind", "split", "anchor")
 """Record columns of few fixed values: they can be decided by an annotator's id without holding it."""
-_NAMES = (ANNOTATOR, "feedback_id", "group_id")
-"""Record columns that only tell things apart: one that is made of an annotator's id becomes a pseudonym, too."""
-
 _VOCABULARY = ("source", "batch", "kind", "outcome", "position_win", "chosen_longer")
 """Columns whose values the product or the policy gave, and no source."""
 
@@ -87,8 +85,8 @@ class Pseudonyms:
         return hmac.digest(self.key, b"feedback_assets: check value of a key", "sha256").hex()[:16]
 
     def of(self, ids: pl.Series) -> pl.Series:
-        """The pseudonym (String, `p-` and 32 hex characters) of each id (String); null of null."""
-        distinct = ids.drop_nulls().unique()
+        """The pseudonym (String, `p-` and 32 hex characters) of each id (String); null of null and of blank text."""
+        distinct = ids.filter(ids.str.strip_chars() != "").unique()
         made = [f"{PSEUDONYM}{hmac.digest(self.key, b'id:' + name.encode(), 'sha256').hex()[:32]}" for name in distinct]
         return ids.replace_strict(distinct, pl.Series(made, dtype=pl.String), default=None, return_dtype=pl.String)
 
@@ -134,7 +132,7 @@ def refuse_reading(privacy: Privacy, expressions: Mapping[str, Iterable[str]], *
     for key, texts in expressions.items():
         stem, _, name = key.partition(".")
         decides = stem == "quarantine_when" or name in _CHOSEN
-        if key == "each" or name in _NAMES or (decides and not in_database):
+        if key == "each" or name in IDS or (decides and not in_database):
             continue
         if shared := next((text for text in texts if _same_place(text, ids)), None):
             query = "; let the query compute it from the id" if in_database else ""
@@ -154,8 +152,8 @@ def hidden(columns: Mapping[str, Iterable[str]], privacy: Privacy) -> frozenset[
 
 
 def pseudonymised(records: pl.DataFrame, made: Pseudonyms, names: Iterable[str]) -> pl.DataFrame:
-    """`records` with pseudonyms in those of the columns `names` that only tell things apart."""
-    return records.with_columns(made.of(records.get_column(name)) for name in _NAMES if name in names)
+    """`records` with pseudonyms in those of the columns `names` that only tell things apart (IDS)."""
+    return records.with_columns(made.of(records.get_column(name)) for name in IDS if name in names)
 
 
 def without(frame: pl.DataFrame, privacy: Privacy, where: str) -> pl.DataFrame:

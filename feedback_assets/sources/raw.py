@@ -145,15 +145,22 @@ def whole_lines(source: Path | bytes) -> Iterator[bytes]:
             yield piece if piece.endswith(b"\n") else piece + file.readline()
 
 
-def occurrences(source: Path | bytes, *signs: bytes) -> tuple[list[int], bool]:
-    """How often each one-byte sign is in the file, and whether the file ends with a newline (or is empty)."""
+def pieces(source: Path | bytes) -> Iterator[bytes]:
+    """The bytes of a file in pieces of any length."""
     if isinstance(source, bytes):
-        return [source.count(sign) for sign in signs], source[-1:] in (b"\n", b"")
-    counts, last = [0] * len(signs), b"\n"
+        yield source
+        return
     with source.open("rb") as file:
         while piece := file.read(PIECE):
-            counts = [count + piece.count(sign) for count, sign in zip(counts, signs, strict=True)]
-            last = piece[-1:]
+            yield piece
+
+
+def occurrences(source: Path | bytes, *signs: bytes) -> tuple[list[int], bool]:
+    """How often each one-byte sign is in the file, and whether the file ends with a newline (or is empty)."""
+    counts, last = [0] * len(signs), b"\n"
+    for piece in pieces(source):
+        counts = [count + piece.count(sign) for count, sign in zip(counts, signs, strict=True)]
+        last = piece[-1:] or last
     return counts, last == b"\n"
 
 

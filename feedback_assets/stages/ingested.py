@@ -312,11 +312,13 @@ def resolve(rows: pl.DataFrame, quarantined: pl.DataFrame, limits: pl.DataFrame)
 def decide(deliveries: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
     """The deliveries that are not simply kept as the first of their row_id, which most are (UNUSUAL).
 
-    `deliveries`: DELIVERY columns of all batches; `limits`: `arrival` and `not_after` (UTC), the latest time that a
-    record of it can have. An identical redelivery counts once; a changed one is a new revision that supersedes the
-    old; within one batch, different records under one id are all quarantined ("conflicting-duplicate", or
-    "entries-share-an-id" where they are of one line, whose source then needs `__position` or an id of the entry in its
-    feedback_id), and so is a record from the future. One that was erased by request is no delivery.
+    `deliveries`: DELIVERY columns of all batches; `limits`: `arrival`, `not_after` (UTC), the latest time that a
+    record of it can have, and `first`, the first arrival of its source and name. An identical redelivery counts once; a
+    changed one is a new revision that supersedes the old, unless it is what the batch of that name said before: a file
+    that grows takes back no correction that came in another. Within one batch, different records under one id are all
+    quarantined ("conflicting-duplicate", or "entries-share-an-id" where they are of one line, whose source then needs
+    `__position` or an id of the entry in its feedback_id), and so is a record from the future. One that was erased by
+    request is no delivery.
     """
     place = ["row_id", *PLACE]
     gone = pl.col("record_digest") == ERASED
@@ -347,18 +349,15 @@ def decide(deliveries: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
         )
     )
     # What is quarantined is no delivery: it neither supersedes another nor makes one a redelivery.
-    heard = sorted_.filter(~pl.col("late") & ~pl.col("conflict") & ~pl.col("again")).with_columns(
-        changed=(pl.col("record_digest") != pl.col("record_digest").shift().over("row_id")).fill_null(value=True)
-    )
-    revisions = (
-        heard.filter("changed")
-        .with_columns(
-            revision=(pl.int_range(pl.len(), dtype=pl.Int32)).over("row_id"),
-            supersedes=pl.col("arrival").shift().over("row_id"),
-            current=pl.int_range(pl.len()).over("row_id") == pl.len().over("row_id") - 1,
-        )
-        .select(*place, "revision", "supersedes", "current")
-    )
+    heard = sorted_.filter(~pl.col("late") & ~pl.col("conflict") & ~pl.col("again"))
+    for told_by in (["row_id", "first"], ["row_id"]):
+        before = pl.col("record_digest").shift().over(told_by)
+        heard = heard.filter((pl.col("record_digest") != before).fill_null(value=True))
+    revisions = heard.with_columns(
+        revision=(pl.int_range(pl.len(), dtype=pl.Int32)).over("row_id"),
+        supersedes=pl.col("arrival").shift().over("row_id"),
+        current=pl.int_range(pl.len()).over("row_id") == pl.len().over("row_id") - 1,
+    ).select(*place, "revision", "supersedes", "current")
     others = (
         sorted_.join(revisions, on=place, how="left", maintain_order="left")
         .with_columns(

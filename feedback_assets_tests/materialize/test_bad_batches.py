@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import yaml
 
+from feedback_assets.cli.quarantine import quarantine
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.materialize import materialize, rows
 from feedback_assets.materialize.project import Project
@@ -143,6 +144,84 @@ def test_the_rows_of_a_mended_mapping_come_back(intake):
     assert intake.run().kept() == ["r1", "r2", "r3"]
     assert intake.table("quarantine", "line") == []
     assert intake.check()[0] == "passed"
+
+
+def torn(good, bad):
+    """Lines of which some are no JSON."""
+    return lines(*good) + "".join("{torn\n" for _ in bad)
+
+
+def test_what_was_in_quarantine_counts_no_more_when_its_file_was_mended(intake):
+    intake.section["max_quarantined_share"] = 0.2
+    intake.write("a.jsonl", torn(range(10), range(10)))
+    status, meaning = intake.run().check("quarantined_share")
+    assert (status, "(10 of 20)" in meaning, "ingested.retracted" in meaning) == ("failed", True, True)
+    intake.write("a.jsonl", lines(*range(20)))
+    status, meaning = intake.run().check("quarantined_share")
+    assert (status, "(0 of 20)" in meaning) == ("passed", True)
+    assert quarantine(intake.project)["rows"] == []
+    assert quarantine(intake.project, "a.jsonl")["records"] == 0
+    fates = intake.table("fates", "arrival", "fate")
+    assert fates.count((0, "quarantined")) == 10  # the history stays
+    columns = ("batch", "records", "rows", "quarantined", "redelivered")
+    assert intake.table("batches", *columns) == [("a.jsonl", 20, 10, 10, 0), ("a.jsonl", 20, 10, 0, 10)]
+    made = intake.commit.id
+    (intake.folder / "batches" / "a.jsonl").unlink()
+    assert intake.run().commit.id == made  # what was mended stays so when the file is gone
+
+
+def test_a_file_that_was_put_back_as_it_was_stands_for_its_name_again(intake):
+    intake.write("a.jsonl", lines(1, 2))
+    intake.run()
+    intake.write("a.jsonl", "{\n")
+    assert intake.run().check()[0] == "failed"
+    assert "(1 of 3)" in intake.check("quarantined_share")[1]
+    intake.write("a.jsonl", lines(1, 2))
+    assert intake.run().check()[0] == "passed"
+    assert "(0 of 2)" in intake.check("quarantined_share")[1]
+
+
+def test_the_quarantine_of_a_log_that_rotates_still_counts(intake):
+    intake.source["path"], intake.source["format"] = "batches/*", "jsonl"
+    log = intake.write("log", torn([1], [1]))
+    intake.run()
+    log.rename(log.with_name("log.1"))
+    intake.write("log", lines(2, 3))
+    assert "(1 of 4)" in intake.run().check("quarantined_share")[1]
+
+
+def test_what_comes_again_does_not_thin_the_quarantine_out(intake):
+    intake.write("a.jsonl", torn([1], [1]))
+    intake.write("b.jsonl", lines(2, 3))
+    intake.run()
+    for name in ("c.jsonl", "d.jsonl"):
+        intake.write(name, lines(2, 3))
+    assert "(1 of 4)" in intake.run().check("quarantined_share")[1]
+
+
+def test_a_mended_file_that_is_retracted_mends_nothing(intake):
+    intake.write("a.jsonl", "{\n")
+    intake.write("b.jsonl", lines(9))
+    intake.run()
+    intake.write("a.jsonl", lines(1))
+    assert intake.run().check()[0] == "passed"
+    digest = intake.table("batches", "digest")[2][0]
+    entry = {"id": "r", "version": 1, "reason": "x", "who": "y", "source": "s", "batch": "a.jsonl", "digest": digest}
+    intake.section["retracted"] = [entry]
+    assert intake.run().check()[0] == "failed"
+    columns = ("records", "rows", "withdrawn", "state")
+    assert intake.table("batches", *columns)[2] == (1, 0, 1, "retracted")
+
+
+def test_the_table_of_batches_accounts_for_each_record_of_a_file_once(intake):
+    intake.section["as_of"] = "2024-02-01T00:00:00Z"
+    late = lines(1, at="2024-02-01T00:00:01Z") + lines(2, 8, at="2024-01-31T00:00:00Z")
+    intake.write("a.jsonl", late + lines(3, w="a") + lines(3, w="b") + lines(4, 4, w="?") + "{\n")
+    intake.write("b.jsonl", lines(2, at="2024-01-31T00:00:00Z") + lines(8, w="b") + lines(9))
+    columns = ("batch", "records", "rows", "quarantined", "redelivered", "superseded", "withdrawn")
+    assert intake.run().table("batches", *columns) == [("a.jsonl", 8, 1, 6, 0, 1, 0), ("b.jsonl", 3, 2, 0, 1, 0, 0)]
+    fates = intake.table("fates", "arrival", "fate")
+    assert [fates.count((place, "quarantined")) for place in (0, 1)] == [6, 0]
 
 
 @pytest.mark.parametrize("others", [{}, {"b.parquet": b"broken", "c.jsonl": ""}, {"b.jsonl": lines(2)}])

@@ -111,6 +111,15 @@ def test_an_edited_delivery_supersedes_and_the_first_stays_in_the_table(inbox: I
     assert rows(inbox.project(), commit).filter(pl.col("feedback_id") == "a").collect()["supersedes"].to_list() == [0]
 
 
+def test_a_line_added_to_a_file_leaves_a_correction_from_another_file_in_force(inbox: Inbox):
+    inbox.put("w1", lines(a="up", b="up"))
+    inbox.run()
+    inbox.put("w1-corrected", lines(a="down"))
+    inbox.run()
+    inbox.put("w1", lines(a="up", b="up", c="up"))
+    assert inbox.labels(inbox.run()) == {"a": "down", "b": "up", "c": "up"}
+
+
 def test_a_retracted_batch_leaves_and_says_by_which_retraction(inbox: Inbox):
     inbox.put("w1", lines(a="up", b="up") + "{broken\n")
     inbox.put("w2", lines(a="down", c="up"))

@@ -18,6 +18,7 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration.run import run
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.sources.landed import read_landed
+from feedback_assets.sources.privacy import Pseudonyms
 from feedback_assets_tests.every_byte import texts
 from feedback_assets_tests.materialize.test_database import Desk, desk  # noqa: F401  a fixture
 
@@ -130,6 +131,12 @@ def wrong_in_every_way(team: Team) -> None:
     team.section["lost_batches"] = [
         {"source": "s", "batch": name, "reason": "a test"} for name in ("c.jsonl", "d.jsonl", "f.csv")
     ]
+
+
+def test_blank_text_is_nobody_and_gets_no_pseudonym(team: Team):
+    team.write("a.jsonl", lines(record(0), record(1, rater=" ")))
+    assert team.ingest() == [pseudonym("Anna.Secret"), None]
+    assert Pseudonyms(KEY.encode()).of(pl.Series(["", " ", None])).to_list() == [None] * 3
 
 
 def test_no_id_and_no_mail_is_anywhere_in_the_store_after_a_release(team: Team) -> None:

@@ -137,6 +137,22 @@ def test_ragged_and_garbled_rows_of_a_csv_are_quarantined(tmp_path):
     assert quarantine(raw) == [(2, "ragged-row"), (5, "ragged-row"), (6, "invalid-utf8")]
 
 
+def test_carriage_returns_alone_end_the_lines_of_a_csv_without_a_newline(tmp_path):
+    data = b'\xef\xbb\xbfa,b\r1,"x\ry"\r\r2\r3,4\r'
+    for name, written in (("x.csv", data), ("x.csv.gz", gzip.compress(data))):
+        raw = read_bytes(tmp_path, name, written)
+        assert raw.frame.rows() == [("1", "x\ry", 2), ("3", "4", 6)]
+        assert quarantine(raw) == [(5, "ragged-row")]
+    assert read_bytes(tmp_path, "x.csv", b"a\r1\r2").frame.rows() == [("1", 2), ("2", 3)]
+
+
+@pytest.mark.parametrize("data", [b"a,b\r1,2\r\n", b"a\r1\r2\r\n"])
+def test_a_csv_of_which_the_header_holds_a_carriage_return_is_refused(tmp_path, data):
+    with pytest.raises(FeedbackError, match="the first line must name the columns"):
+        read_bytes(tmp_path, "x.csv", data)
+    assert quarantine(read_bytes(tmp_path, "x.csv", b"a\n1\r2\n3\n")) == [(2, "malformed-csv")]
+
+
 def test_a_csv_without_a_header_is_refused(tmp_path):
     with pytest.raises(FeedbackError, match="first line must name the columns"):
         read_bytes(tmp_path, "x.csv", b"")

@@ -56,12 +56,20 @@ def test_a_batch_can_be_an_expression():
         ([1.0, float("nan"), float("inf")], ["1"], [(2, "not-convertible", "NaN"), (3, "not-convertible", "inf")]),
         ([7, None], ["7", None], []),
         ([True], ["true"], []),
-        ([" x ", ""], [" x ", ""], []),
+        ([" x ", "", " \t"], [" x ", None, None], []),
         ([dt.date(2024, 1, 2)], ["2024-01-02"], []),
     ],
 )
 def test_an_id_becomes_text(values, expected, bad):
     assert one("feedback_id", values) == (expected, bad)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet", "xlsx"])
+@pytest.mark.parametrize("column", ["annotator_id", "feedback_id", "group_id"])
+def test_blank_text_is_nobody_and_no_id_whatever_the_format(column, suffix):
+    assert one(column, ["ann", "", "  ", "\u00a0"], suffix) == (["ann", None, None, None], [])
+    blank = pl.Series(["ann", " "], dtype=pl.Categorical)
+    assert one(column, blank, suffix) == (["ann", None], [])
 
 
 @pytest.mark.parametrize(
@@ -157,6 +165,30 @@ def test_an_hour_that_is_there_twice_or_not_at_all_is_quarantined():
 )
 def test_times_of_every_kind_become_utc(values, options, expected):
     assert one("collected_at", values, **options) == (expected, [])
+
+
+@pytest.mark.parametrize(
+    ("values", "options"),
+    [
+        (["0001-01-01T00:00:00+01:00"], {}),
+        (["0001-01-01", "0000-05-05"], {"timezone": "Europe/Berlin"}),
+        (["0000-12-31"], {"timezone": "UTC"}),
+        (["01.01.0001 +0100"], {"format": "%d.%m.%Y %z"}),
+        (["01.01.0001"], {"format": "%d.%m.%Y", "timezone": "Asia/Tokyo"}),
+        (["9999-12-31T23:59:59-01:00"], {}),
+        ([dt.date(1, 1, 1)], {"timezone": "Asia/Tokyo"}),
+        ([dt.datetime(1, 1, 1)], {"timezone": "Asia/Tokyo"}),
+        (pl.Series([-62_135_596_801_000, 9 * 10**18], dtype=pl.Int64).cast(pl.Datetime("ms", "UTC")), {}),
+        (pl.Series([-62_135_596_801_000_000]).cast(pl.Datetime("us")), {"timezone": "UTC"}),
+        ([-693_593.5], {"unit": "days", "timezone": "Asia/Tokyo"}),
+    ],
+)
+def test_a_time_outside_the_years_1_to_9999_does_not_convert(values, options):
+    got, wrong = one("collected_at", values, **options)
+    assert got == []
+    assert [reason for _, reason, _ in wrong] == ["not-convertible"] * len(wrong)
+    first, last = (dt.datetime(*when, tzinfo=UTC) for when in ((1, 1, 1), (9999, 12, 31, 23, 59, 59, 999999)))
+    assert one("collected_at", [first, last]) == ([first, last], [])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Small frames for the tests of the stages: records as a source maps them, and as they leave `ingested`."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -41,10 +42,15 @@ def mapped(*records: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame([{name: record.get(name) for name in MAPPED} for record in numbered], schema=MAPPED)
 
 
-def arrive(*batches: list[dict[str, Any]], not_after: datetime | None = None, shuffled: int | None = None) -> Resolved:
+def arrive(
+    *batches: list[dict[str, Any]],
+    not_after: datetime | None = None,
+    shuffled: int | None = None,
+    names: Sequence[str] = (),
+) -> Resolved:
     """What becomes of batches that arrive one after the other; records that name no line are numbered from 1.
 
-    With `shuffled`, a seed, the rows lie in another order.
+    `names` are those of their files, by default each its own. With `shuffled`, a seed, the rows lie in another order.
     """
     rows, quarantined = [], []
     for arrival, records in enumerate(batches):
@@ -55,9 +61,10 @@ def arrive(*batches: list[dict[str, Any]], not_after: datetime | None = None, sh
         intake = to_records(mapped(*numbered), "s")
         rows.append(intake.rows.with_columns(pl.lit(arrival, pl.Int64).alias("arrival")))
         quarantined.append(intake.quarantined.with_columns(pl.lit(arrival, pl.Int64).alias("arrival")))
+    called = names or [f"b{arrival}" for arrival in range(len(batches))]
     limits = pl.DataFrame(
-        [(arrival, not_after or day(10_000)) for arrival in range(len(batches))],
-        schema={"arrival": pl.Int64, "not_after": SCHEMA["collected_at"]},
+        [(arrival, not_after or day(10_000), called.index(name)) for arrival, name in enumerate(called)],
+        schema={"arrival": pl.Int64, "not_after": SCHEMA["collected_at"], "first": pl.Int64},
         orient="row",
     )
     tables = pl.concat(rows), pl.concat(quarantined)

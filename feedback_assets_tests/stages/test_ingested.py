@@ -206,6 +206,19 @@ def test_there_and_back_again_is_three_revisions():
     assert [fate for _, _, fate in fates(resolved, "fate")] == ["superseded", "superseded", "redelivered", "kept"]
 
 
+def test_a_file_that_grows_takes_back_no_correction_that_came_in_another():
+    old, new = judgment(feedback_id="f", label="a"), judgment(feedback_id="f", label="b")
+    grown = arrive([old], [new], [old, judgment(feedback_id="g")], names=["w", "corrected", "w"])
+    assert fates(grown, "fate") == [(0, 1, "superseded"), (1, 1, "kept"), (2, 1, "redelivered"), (2, 2, "kept")]
+    assert grown.rows.select("arrival", "revision").rows() == [(1, 1), (2, 0)]
+    back = arrive([old], [new], [old], names=["w", "corrected", "taken-back"])
+    assert back.rows.select("arrival", "revision").rows() == [(2, 2)]
+    edited = arrive([old], [new], [old], names=["w", "w", "w"])
+    assert edited.rows.select("arrival", "revision").rows() == [(2, 2)]
+    said = arrive([old], [new], [old], [new], names=["w", "corrected", "w", "w"])
+    assert said.rows.select("arrival", "revision").rows() == [(1, 1)]
+
+
 def test_different_records_under_one_id_in_a_batch_are_all_in_quarantine():
     both = [judgment(feedback_id="f", label="a"), judgment(feedback_id="f", label="b")]
     resolved = arrive([judgment(feedback_id="f", label="a")], [*both, judgment(feedback_id="g")])
@@ -277,7 +290,10 @@ def test_a_record_that_was_in_the_future_counts_when_it_is_delivered_again_in_ti
         for arrival in (0, 1)
     )
     none = arrive([record]).quarantined
-    limits = pl.DataFrame({"arrival": [0, 1], "not_after": [day(1), day(6)]}, schema_overrides={"arrival": pl.Int64})
+    limits = pl.DataFrame(
+        {"arrival": [0, 1], "not_after": [day(1), day(6)], "first": [0, 1]},
+        schema_overrides={"arrival": pl.Int64, "first": pl.Int64},
+    )
     resolved = resolve(rows, none, limits.with_columns(pl.col("not_after").cast(SCHEMA["collected_at"])))
     assert fates(resolved, "fate") == [(0, 1, "quarantined"), (1, 1, "kept")]
     assert resolved.rows.select("revision", "supersedes").rows() == [(0, None)]
