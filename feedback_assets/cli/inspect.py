@@ -57,7 +57,8 @@ def inspected(path: Path, name: str | None) -> dict[str, Any]:
 def _alone(intake: Intake, quarantined: pl.DataFrame) -> Resolved:
     """What becomes of a file that is the first batch of its source; no time in it counts as in the future."""
     first = pl.lit(0, pl.Int64).alias("arrival")
-    limits = pl.DataFrame({"arrival": [0], "not_after": [None]}, schema={"arrival": pl.Int64, "not_after": TIME})
+    schema = {"arrival": pl.Int64, "not_after": TIME, "first": pl.Int64}
+    limits = pl.DataFrame({"arrival": [0], "not_after": [None], "first": [0]}, schema=schema)
     return resolve(intake.rows.with_columns(first), quarantined.with_columns(first), limits)
 
 
