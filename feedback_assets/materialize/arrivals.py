@@ -5,7 +5,7 @@ file; the same bytes under another name, where the old name is gone, are the sam
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -18,9 +18,11 @@ from feedback_assets.materialize.downloads import downloads
 from feedback_assets.materialize.landing import landed
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.snapshots.store import Store
-from feedback_assets.sources.files import BatchFile, list_files
+from feedback_assets.sources.files import BatchFile, NotRead, list_files, not_read
+from feedback_assets.sources.raw import one_line
 from feedback_assets.stages.ingested import IngestedSection
 
+EXAMPLES = 3
 SETTLED = 2.0  # seconds: more than the tick of any file system's clock
 Key = tuple[str, str, str]
 """Source, name, digest."""
@@ -33,13 +35,15 @@ class Arrivals:
     `known` are those that arrived before, in their order, each with what was recorded of it (`at`: when, ISO 8601;
     `mapped`: under which name the memory has what it became); `new` are the others, by source and name;
     `files` is where each can be read now, under the name that it arrived with; `states` says of each known batch
-    "current", "renamed", "replaced" (other bytes lie under its name, or did before they were removed) or "removed".
+    "current", "renamed", "replaced" (other bytes lie under its name, or did before they were removed) or "removed";
+    `noticed` are sentences on what lies in the sources and is no batch now.
     """
 
     known: Mapping[Key, Mapping[str, str]]
     new: list[Key]
     files: Mapping[Key, BatchFile]
     states: Mapping[Key, str]
+    noticed: tuple[str, ...] = ()
 
     @property
     def order(self) -> list[Key]:
@@ -51,10 +55,11 @@ def arrivals(folder: Path, store: Store, section: IngestedSection, previous: Com
     """Look at what lies in the sources and at what the store knows. A file that waits is new when it is complete.
 
     Raises:
-        FeedbackError: a source has no file and never had one, or a file cannot be read.
+        FeedbackError: a source has no file and never had one, or a place cannot be looked into.
     """
     recorded = _recorded(store, previous)
     present: dict[Key, BatchFile] = {}
+    noticed: list[str] = []
     for source in section.sources:
         had = any(key[0] == source.name for key in recorded)
         files = (
@@ -65,6 +70,9 @@ def arrivals(folder: Path, store: Store, section: IngestedSection, previous: Com
             else list_files(source, folder, now, may_be_empty=had, digest_of=partial(digest_of, store.here))
         )
         present |= {(file.source, file.name, file.digest): file for file in files}
+        noticed += [grown(source.name, file.name) for file in files if file.grew]
+        if not source.in_database and not source.in_bucket:
+            noticed += _left(source.name, not_read(source, folder))
     sources = {source.name for source in section.sources}
     known = {key: told for key, told in recorded.items() if key[0] in sources}
     # Within a source in the order in which they are listed: files by name, windows as they were landed.
@@ -81,7 +89,24 @@ def arrivals(folder: Path, store: Store, section: IngestedSection, previous: Com
             new.remove(other)
             present[key] = replace(present[other], name=key[1])
             states[key] = "renamed"
-    return Arrivals(known, new, present, states)
+    return Arrivals(known, new, present, states, tuple(noticed))
+
+
+def grown(source: str, name: str) -> str:
+    """What is said of a file that somebody wrote to while it was read."""
+    return f"file {name!r} of source {source!r} waits: it changed while it was read; the next run takes it"
+
+
+def _left(source: str, files: Sequence[NotRead]) -> list[str]:
+    """One sentence on the files that are not read, if there are any."""
+    by_why: dict[str, list[str]] = {}
+    for file in files:
+        by_why.setdefault(file.why, []).append(file.name)
+    told: list[str] = []
+    for why, names in by_why.items():
+        more = f" and {len(names) - EXAMPLES:,} more" if len(names) > EXAMPLES else ""
+        told.append(f"{len(names):,} {why} ({', '.join(map(one_line, names[:EXAMPLES]))}{more})")
+    return [f"source {source!r} does not read all that lies where it looks: {'; '.join(told)}"] if told else []
 
 
 def digest_of(store: Store, path: Path) -> str:

@@ -62,6 +62,7 @@ def notices(project: Project, commit: Commit) -> list[str]:
         .select("source", "batch")
         .iter_rows()
     ]
+    told += commit.circumstances.get("noticed", ())
     told += [
         f"file {name!r} of source {source!r} waits: it is not complete yet"
         for source, name in waiting_files(project, commit)

@@ -10,9 +10,8 @@ from datetime import datetime
 from functools import partial
 
 from feedback_assets.digests import digest, file_digest
-from feedback_assets.errors import FeedbackError
 from feedback_assets.snapshots.store import LocalStore, Store
-from feedback_assets.sources.files import BatchFile
+from feedback_assets.sources.files import BatchFile, Changed
 from feedback_assets.sources.objects import Found, list_objects
 from feedback_assets.sources.source import Source
 from feedback_assets.threads import each
@@ -22,10 +21,10 @@ def downloads(store: Store, source: Source, now: datetime, *, may_be_empty: bool
     """The batch files of a source in a bucket, sorted by name.
 
     An object is fetched to learn its digest, unless one with the same key, size and ETag was before; one that waits
-    is not, and its digest is then that of nothing.
+    is not, or changes meanwhile, and its digest is then that of nothing.
 
     Raises:
-        FeedbackError: there is none and there may not be, the bucket cannot be asked, or an object changed meanwhile.
+        FeedbackError: there is none and there may not be, or the bucket cannot be asked.
     """
     return each(partial(_file, store, source.name), list_objects(source, now, may_be_empty=may_be_empty))
 
@@ -33,13 +32,18 @@ def downloads(store: Store, source: Source, now: datetime, *, may_be_empty: bool
 def _file(store: Store, source: str, found: Found) -> BatchFile:
     copy = Copy(store.here, found)
     name = digest(["object", found.uri, found.object.bytes, found.object.etag])
-    known = store.recall(name)
+    known, grew = store.recall(name), False
     if known is None and not found.waits:
-        copy.fetch()
-        known = file_digest(copy.path)
-        store.remember(name, known)
+        try:
+            copy.fetch()
+        except Changed:
+            grew = True
+        else:
+            known = file_digest(copy.path)
+            store.remember(name, known)
+    waits = found.waits or grew
     return BatchFile(
-        source, found.name, copy.path, known or "", found.object.bytes, found.waits, copy.at_hand, found.uri
+        source, found.name, copy.path, known or "", found.object.bytes, waits, copy.at_hand, found.uri, grew
     )
 
 
@@ -56,12 +60,12 @@ class Copy:
         """Bring it to `path`.
 
         Raises:
-            FeedbackError: the object is not as it was listed.
+            Changed: the object is not as it was listed.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         found = self.found.object
         if not self.found.bucket.fetch(found.key, self.path, etag=found.etag, size=found.bytes):
-            raise FeedbackError(f"{self.found.uri}: changed while it was being read; run again when it is complete")
+            raise Changed(self.found.uri)
 
     @contextmanager
     def at_hand(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """What comes from outside: batch files become parts once, and the order in which they arrived is kept."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any
@@ -11,7 +11,7 @@ import polars as pl
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest, fingerprint
 from feedback_assets.errors import FeedbackError
-from feedback_assets.materialize.arrivals import Arrivals, Key, arrivals
+from feedback_assets.materialize.arrivals import Arrivals, Key, arrivals, grown
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.keys import CheckValues, check_values
 from feedback_assets.materialize.landing import land
@@ -30,7 +30,7 @@ from feedback_assets.snapshots.snapshot import (
     write_table,
 )
 from feedback_assets.snapshots.store import Store
-from feedback_assets.sources.files import BatchFile, read
+from feedback_assets.sources.files import BatchFile, Changed, read
 from feedback_assets.sources.guidelines import GuidelinesSection, read_guidelines
 from feedback_assets.sources.mapping import MISFIT, MISSING_COLUMN, map_records, unread
 from feedback_assets.sources.place import Place
@@ -83,12 +83,13 @@ class Taken:
 
     That is its `source`, `batch` and `digest`; `at`, when the batch arrived (ISO 8601); `mapped`, the name under which
     the store remembers what it became; and `state`, whether its file is there ("current", "renamed", "replaced",
-    "removed").
+    "removed"). `noticed` are sentences on what is no batch now.
     """
 
     snapshot: Snapshot
     rows_in: int
     arrived: Mapping[str, Any]
+    noticed: tuple[str, ...] = ()
 
 
 def read_registry(folder: Any, store: Store, section: GuidelinesSection) -> Taken:
@@ -116,19 +117,23 @@ def read_batches(folder: Any, store: Store, section: IngestedSection, previous: 
 
 
 def take(store: Store, section: IngestedSection, found: Arrivals, now: datetime) -> Taken:
-    """Make a snapshot of these batches, in this order.
+    """Make a snapshot of these batches, in this order; one that is written to while it is read is left for later.
 
     Raises:
         FeedbackError: as `read_batches`.
     """
-    if not found.order:
-        raise FeedbackError("no source has a complete batch yet; run again when one has arrived")
     memo, keys = Memo(store), check_values(section)
     sources = {source.name: source for source in section.sources}
-    mapped = each(
+    tried = each(
         lambda key: _mapped(store, memo, key, found.files.get(key), sources[key[0]], found.known.get(key), keys),
         found.order,
     )
+    changed = {key for key, one in zip(found.order, tried, strict=True) if one is None}
+    noticed = (*found.noticed, *(grown(*key[:2]) for key in found.order if key in changed))
+    found = replace(found, new=[key for key in found.new if key not in changed])
+    mapped = [one for one in tried if one is not None]
+    if not mapped:
+        raise FeedbackError("no source has a complete batch yet; run again when one has arrived")
     silent = sorted(source.name for source in section.sources if not source.excerpts)
     taken = [one.snapshot for one in mapped]
     arrived = {
@@ -165,6 +170,7 @@ def take(store: Store, section: IngestedSection, found: Arrivals, now: datetime)
         Snapshot("ingested", tables, {**whole.facts, **({"pseudonyms": keys} if keys else {})}),
         whole.tables["fates"].rows,
         {str(place): told for place, told in enumerate(arrived.values())},
+        noticed,
     )
 
 
@@ -197,7 +203,8 @@ def _mapped(
     source: Source,
     told: Mapping[str, str] | None,
     keys: CheckValues,
-) -> Mapped:
+) -> Mapped | None:
+    """What a batch became; None if it is new and its file changes while it is read."""
     # Where the batches lie does not change what is in them.
     mapping = {name: value for name, value in source.pinned().items() if name not in Place.model_fields}
     code = [
@@ -215,7 +222,15 @@ def _mapped(
     known = memo.get(name)
     if known is not None:
         return Mapped(known, name)
-    if file is None:
+    snapshot = None
+    if file is not None:
+        try:
+            with file.at_hand():
+                snapshot = _read_file(store, file, source, _private_facts(source, keys))
+        except Changed:
+            if told is None:
+                return None
+    if snapshot is None:
         earlier = memo.get(told["mapped"]) if told else None
         if told is None or earlier is None:
             raise FeedbackError(
@@ -229,8 +244,6 @@ def _mapped(
                 f"`pseudonymise` and `never_store` were as they are now; put the file back, so that it can be read anew"
             )
         return Mapped(earlier, told["mapped"], earlier=told["mapped"] not in (first, name))
-    with file.at_hand():
-        snapshot = _read_file(store, file, source, _private_facts(source, keys))
     memo.put(name, snapshot)
     return Mapped(snapshot, name)
 

@@ -107,9 +107,10 @@ def _materialize(
     inputs = dict(inputs) if inputs is not None else resolve(project, asset)
     previous = project.commits.latest(asset)
     arrived: Mapping[str, str] = {}
+    noticed: tuple[str, ...] = ()
     if entry.function is None:
         taken = _from_outside(project, asset, section, previous, now)
-        snapshot, rows_in, arrived = taken.snapshot, taken.rows_in, taken.arrived
+        snapshot, rows_in, arrived, noticed = taken.snapshot, taken.rows_in, taken.arrived, taken.noticed
     else:
         snapshot = compute(project, asset, inputs)
         rows_in = inputs[entry.inputs[0]].snapshot.tables["rows"].rows
@@ -148,6 +149,7 @@ def _materialize(
         "inputs": {name: {"number": c.number} for name, c in inputs.items()},
         "snapshot": snapshot.as_json(),
         "arrived": dict(arrived),
+        "noticed": list(noticed),
         "unversioned_changes": _unversioned_changes(previous, section),
         "against_previous": against_previous(project, entry.weight, previous and previous.snapshot, snapshot)
         if asset not in REGISTRIES

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from feedback_assets.materialize.batches import batches, waiting_files
+from feedback_assets.materialize.batches import batches, notices, waiting_files
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.comparisons import may_quote
 from feedback_assets.materialize.project import Project
@@ -51,6 +51,8 @@ def describe(project: Project, commit: Commit, made: Release | None) -> dict[str
         metadata[f"effective_sample_size_{unit}"] = size["effective"]
     if commit.asset == "ingested":
         metadata["batches"] = as_table(_batches(project, commit))
+        if told := notices(project, commit):
+            metadata["notices"] = as_table([{"notice": notice} for notice in told])
     if made is not None:
         metadata["release"] = made.id
         if made.content["waivers"]:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 
 import polars as pl
 
-from feedback_assets.digests import file_digest
+from feedback_assets.digests import digest, file_digest
 from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of
 from feedback_assets.sources.delimited import read_csv
@@ -32,6 +32,8 @@ _CANNOT_BE_READ = (OSError, ValueError, RecursionError, pl.exceptions.PolarsErro
 _UNFINISHED = ("~", ".tmp", ".part", ".crdownload")
 _ABOUT_A_DATASET = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 """Files that Hugging Face `datasets` writes beside the data."""
+SUBFOLDER, FOLDER = "in subfolders, for which `path` needs **", "folders, for which `path` needs **"
+LINKED = "links to folders, which are not followed"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class BatchFile:
 
     `name` is its path below the fixed part of the source's `path`, with forward slashes: for most sources the
     file name. `digest` is the SHA-256 of its bytes, `bytes` their number. `waits`: it is not complete, as the
-    source's `complete` says it. Within `at_hand()` it lies at `path`; `uri` is where it comes from, if from elsewhere.
+    source's `complete` says it, or `grew` while it was looked at. `unreadable` says why its bytes cannot be had;
+    `digest` is then one of that. Within `at_hand()` it lies at `path`; `uri` is where it comes from, if from elsewhere.
     """
 
     source: str
@@ -51,10 +54,27 @@ class BatchFile:
     waits: bool = False
     at_hand: Callable[[], AbstractContextManager[object]] = field(default=nullcontext, compare=False)
     uri: str | None = None
+    grew: bool = False
+    unreadable: str | None = None
 
     def named(self, error: Exception) -> str:
         """What `error` says, with the place where the file comes from."""
         return str(error).replace(str(self.path), self.uri or str(self.path))
+
+
+class Changed(FeedbackError):
+    """A file is not as it was listed: somebody writes to it."""
+
+    def __init__(self, place: Path | str) -> None:
+        super().__init__(f"{place}: changed while it was being read; run again when it is complete")
+
+
+@dataclass(frozen=True)
+class NotRead:
+    """A file that lies where a source looks, and is none of its batches: its name and why."""
+
+    name: str
+    why: str
 
 
 def list_files(
@@ -67,19 +87,15 @@ def list_files(
 ) -> list[BatchFile]:
     """The files of `source`, sorted by name; a relative path starts at `folder`, the policy file's.
 
-    Hidden files, unfinished ones (~, .tmp, .part, .crdownload) and markers are left out; of a folder, so is everything
-    that has no known ending. A folder that has no such file itself, as Hugging Face `datasets` writes them, stands
-    for the files in its subfolders. `now`, by default the present, is what `settled_seconds` is counted from.
+    Hidden files, unfinished ones (~, .tmp, .part, .crdownload), markers and what `not_read` tells of are left out. A
+    folder that has no batch itself, as Hugging Face `datasets` writes them, stands for the files in its subfolders.
+    `now`, by default the present, is what `settled_seconds` is counted from.
 
     Raises:
-        FeedbackError: there is no such file and the folder is not one that `may_be_empty`, or a file cannot be read.
+        FeedbackError: there is no such file and the folder is not one that `may_be_empty`, or it cannot be looked into.
     """
-    found = list(_listed(source, folder, now))
-    digests = each(lambda entry: _digest(entry[1], digest_of), found)
-    files = [
-        BatchFile(source.name, name, path, known, path.stat().st_size, waits)
-        for (name, path, waits), known in zip(found, digests, strict=True)
-    ]
+    looked_at = each(lambda entry: _batch_file(source, *entry, digest_of), list(_listed(source, folder, now)))
+    files = [file for file in looked_at if file is not None]
     if not files and not (may_be_empty and _root(folder / Path(source.path).expanduser()).is_dir()):
         raise FeedbackError(
             f"source {source.name!r}: no file at {source.path!r} (looked in {folder}); correct `path`, "
@@ -93,13 +109,25 @@ def waiting(source: Source, folder: Path, now: datetime | None = None) -> list[s
     return [name for name, _, waits in _listed(source, folder, now) if waits] if source.complete else []
 
 
+def not_read(source: Source, folder: Path) -> list[NotRead]:
+    """What lies where `source` looks and is not read, by name, but for hidden files and markers."""
+    found = sorted(_found(source, folder))
+    marker = source.complete.marker if source.complete else None
+    markers = {path.with_name(marker.format(name=path.name)) for _, path, why in found if why is None and marker}
+    return [NotRead(name, why) for name, path, why in found if why and path not in markers]
+
+
 def read(file: BatchFile, source: Source) -> Raw:
     """What is in `file`, in the source's own columns, but for those that are never stored.
 
     Raises:
         Unreadable: the file cannot be read as its format at all, or a column that is never stored has another name.
-        FeedbackError: it has no known format, or has changed since it was listed.
+        Changed: it is not as it was listed.
+        FeedbackError: it has no known format.
     """
+    if file.unreadable is not None:
+        value = f"cannot be read: {file.unreadable}"
+        raise Unreadable(f"{file.path}: {value}", value=value)
     format_ = source.format or format_of(file.path.name)
     if format_ is None:
         raise FeedbackError(
@@ -108,10 +136,12 @@ def read(file: BatchFile, source: Source) -> Raw:
         )
     try:
         if file.path.stat().st_size != file.bytes:
-            raise FeedbackError(f"{file.path}: changed while it was being read; run again when it is complete")
+            raise Changed(file.path)
         if file.bytes > source.max_bytes:
             raise too_large(file.path, source.max_bytes)
         raw = _read(file, source, format_)
+        if file.path.stat().st_size != file.bytes:
+            raise Changed(file.path)
         return replace(raw, frame=without(raw.frame, source, str(file.path)))
     except FeedbackError:
         raise
@@ -189,13 +219,29 @@ def _read_arrow(path: Path) -> pl.DataFrame:
 def _listed(source: Source, folder: Path, now: datetime | None) -> list[tuple[str, Path, bool]]:
     """Name, path and whether it waits, of each file."""
     complete, moment = source.complete, (now or datetime.now(UTC)).timestamp()
-    found = [(name, path) for name, path in sorted(_found(source, folder)) if not passed_over(name)]
+    found = [(name, path) for name, path, why in sorted(_found(source, folder)) if why is None]
     if complete is None:
         return [(name, path, False) for name, path in found]
     if complete.marker is not None:
         markers = {path: path.with_name(complete.marker.format(name=path.name)) for _, path in found}
         return [(name, path, not markers[path].exists()) for name, path in found if path not in markers.values()]
-    return [(name, path, moment - path.stat().st_mtime < (complete.settled_seconds or 0)) for name, path in found]
+    return [(name, path, moment - path.lstat().st_mtime < (complete.settled_seconds or 0)) for name, path in found]
+
+
+def _batch_file(
+    source: Source, name: str, path: Path, waits: bool, digest_of: Callable[[Path], str]
+) -> BatchFile | None:
+    """The file as a batch; None if it is gone since it was found."""
+    try:
+        size = path.stat().st_size
+        known = digest_of(path)
+        grew = path.stat().st_size != size
+    except OSError as error:
+        if not path.is_symlink() and not path.exists():
+            return None
+        why = error.strerror or type(error).__name__
+        return BatchFile(source.name, name, path, digest(["unreadable", source.name, name, why]), 0, unreadable=why)
+    return BatchFile(source.name, name, path, known, size, waits or grew, grew=grew)
 
 
 def _root(path: Path) -> Path:
@@ -205,24 +251,67 @@ def _root(path: Path) -> Path:
     return Path(*_before_magic(path)) if has_magic(str(path)) else path.parent
 
 
-def _found(source: Source, folder: Path) -> Iterator[tuple[str, Path]]:
+def _found(source: Source, folder: Path) -> list[tuple[str, Path, str | None]]:
+    """Name and path of what lies where a source looks, and why it is not read (empty: it is hidden), else None."""
     path = folder / Path(source.path).expanduser()
-    if path.is_file():
-        yield path.name, path
-    elif path.is_dir():
-        yield from list(_in_folder(source, path, path.iterdir())) or _in_folder(source, path, path.rglob("*"))
-    elif has_magic(str(path)):
-        root = _root(path)
-        for name in glob(str(path.relative_to(root)), root_dir=root, recursive=True):  # noqa: PTH207  leaves hidden files out
-            if (root / name).is_file():
-                yield Path(name).as_posix(), root / name
+    try:
+        if path.is_file() or (path.is_symlink() and not path.exists()):
+            return [(path.name, path, None)]
+        if path.is_dir():
+            return list(_in_folder(source, path))
+        return list(_matching(source, path)) if has_magic(str(path)) else []
+    except OSError as error:
+        raise FeedbackError(f"source {source.name!r}: {path} cannot be looked into: {error.strerror}") from None
 
 
-def _in_folder(source: Source, folder: Path, entries: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+def _in_folder(source: Source, folder: Path) -> Iterator[tuple[str, Path, str | None]]:
+    found = [
+        (name, entry, why_not(source, name, known=is_batch(source, entry.name)))
+        for name, entry in _files(folder, folder.rglob("*"))
+    ]
+    flat = any(why is None and "/" not in name for name, _, why in found)
+    for name, entry, why in found:
+        yield name, entry, SUBFOLDER if why is None and flat and "/" in name else why
+    yield from _folders(folder, folder.rglob("*"), linked=True)
+
+
+def _matching(source: Source, path: Path) -> Iterator[tuple[str, Path, str | None]]:
+    root = _root(path)
+    pattern = path.relative_to(root).as_posix()
+    everywhere = "**" in pattern.split("/")
+    for name, entry in _files(root, root.glob(f"{pattern}/*" if pattern.endswith("**") else pattern)):
+        known = source.format is not None or format_of(name) is not None
+        why = why_not(source, name, known=known)
+        # A link may lead back to the folder that it lies in.
+        linked = everywhere and any(above.is_symlink() for above in [*entry.parents][: name.count("/")])
+        yield name, entry, "" if linked else why
+    yield from _folders(root, root.rglob("*") if everywhere else root.glob(pattern), linked=everywhere)
+
+
+def _files(root: Path, entries: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    return ((entry.relative_to(root).as_posix(), entry) for entry in dict.fromkeys(entries) if not entry.is_dir())
+
+
+def _folders(root: Path, entries: Iterable[Path], *, linked: bool) -> Iterator[tuple[str, Path, str]]:
+    """The folders among `entries` that are not looked into: all of them, or those that are links."""
     for entry in entries:
-        name = entry.relative_to(folder).as_posix()
-        if is_batch(source, entry.name) and entry.is_file() and not passed_over(name):
-            yield name, entry
+        name = entry.relative_to(root).as_posix()
+        if entry.is_dir() and not is_hidden(name) and (entry.is_symlink() or not linked):
+            yield f"{name}/", entry, LINKED if linked else FOLDER
+
+
+def why_not(source: Source, name: str, *, known: bool) -> str | None:
+    """Why a file is none of the batches of `source`, empty if it is hidden; None if it is one.
+
+    `known`: its ending stands for a format that the source may have.
+    """
+    if is_hidden(name) or name.rsplit("/", 1)[-1] in _ABOUT_A_DATASET:
+        return ""
+    if name.lower().endswith(_UNFINISHED):
+        return "unfinished, by the ending"
+    if known:
+        return None
+    return f"not {source.format}" if format_of(name) else "of no known ending"
 
 
 def is_batch(source: Source, name: str) -> bool:
@@ -240,11 +329,9 @@ def _before_magic(path: Path) -> Iterator[str]:
 
 def passed_over(name: str) -> bool:
     """Whether a file is hidden or unfinished."""
-    return name.lower().endswith(_UNFINISHED) or any(part.startswith((".", "~$")) for part in name.split("/"))
+    return is_hidden(name) or name.lower().endswith(_UNFINISHED)
 
 
-def _digest(path: Path, digest_of: Callable[[Path], str]) -> str:
-    try:
-        return digest_of(path)
-    except OSError as error:
-        raise FeedbackError(f"{path}: cannot be read: {error.strerror}") from None
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder that it lies in, is hidden."""
+    return any(part.startswith((".", "~$")) for part in name.split("/"))

@@ -111,6 +111,25 @@ def test_unreadable_files_are_a_row_in_quarantine_each_and_cost_no_other_batch(i
     assert "quarantined_batches" in intake.commit.failed
 
 
+def test_a_file_of_which_the_bytes_cannot_be_had_costs_itself_until_they_can(intake):
+    intake.write("a.jsonl", lines(1))
+    there = intake.write("b.jsonl", lines(2))
+    hidden = there.rename(intake.folder / "b")
+    there.symlink_to(intake.folder / "gone")
+    assert intake.run().kept() == ["r1"]
+    assert intake.table("quarantine", "batch", "line", "reason", "value") == [
+        ("b.jsonl", 0, "unreadable-file", "cannot be read: No such file or directory")
+    ]
+    assert intake.check()[0] == "failed"
+    made = intake.commit.id
+    assert intake.run().commit.id == made
+    there.unlink()
+    hidden.rename(there)
+    assert intake.run().kept() == ["r1", "r2"]
+    assert intake.check()[0] == "passed"
+    assert intake.table("batches", "batch", "state")[1:] == [("b.jsonl", "mended"), ("b.jsonl", "current")]
+
+
 def test_a_team_can_give_a_batch_up_by_name_with_a_reason(intake):
     intake.write("a.jsonl", lines(1))
     intake.write("b.parquet", b"")

@@ -13,8 +13,10 @@ import yaml
 
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize import materialize as stage_module
+from feedback_assets.materialize.arrivals import arrivals
 from feedback_assets.materialize.batches import batches, notices, waiting_files
 from feedback_assets.materialize.commit import Commit
+from feedback_assets.materialize.intake import take
 from feedback_assets.materialize.materialize import materialize, rows
 from feedback_assets.materialize.project import Project
 from feedback_assets.snapshots.snapshot import scan
@@ -211,6 +213,39 @@ def test_a_file_without_its_marker_waits(inbox: Inbox):
     assert inbox.fates(inbox.run()) == {"kept": 2}
     (inbox.batches / "w1.done").unlink()
     assert inbox.states(inbox.run()) == [("w1", "current"), ("w2", "current")]
+
+
+def test_a_file_that_grows_while_it_is_read_waits_for_the_next_run(inbox: Inbox):
+    inbox.put("w1", lines(a="up"))
+    path = inbox.put("w2", lines(b="up"))
+    project = inbox.project()
+    section = project.policy.ingested
+    found = arrivals(project.folder, project.store, section, None, NOW)
+    path.write_text(lines(b="up", c="up"))
+    taken = take(project.store, section, found, NOW)
+    assert [told["batch"] for told in taken.arrived.values()] == ["w1"]
+    said = "file 'w2' of source 's' waits: it changed while it was read; the next run takes it"
+    assert taken.noticed == (said,)
+    assert set(inbox.labels(inbox.run())) == {"a", "b", "c"}
+    path.write_text(lines(b="up", c="down"))
+    found = arrivals(project.folder, project.store, section, project.commits.latest("ingested"), NOW)
+    path.write_text(lines(b="up"))
+    taken = take(project.store, section, found, NOW)
+    assert [told["batch"] for told in taken.arrived.values()] == ["w1", "w2"]
+
+
+def test_what_lies_in_the_place_of_a_source_and_is_not_read_is_told_in_one_sentence(inbox: Inbox):
+    del inbox.source["format"]
+    inbox.put("w1.jsonl", lines(a="up"))
+    for name in ("a.txt", "b.txt", "c.txt", "d.txt", "e.jsonl.part"):
+        inbox.put(name, "")
+    commit = inbox.run()
+    assert notices(inbox.project(), commit) == [
+        "source 's' does not read all that lies where it looks: 4 of no known ending (a.txt, b.txt, c.txt and 1 more); "
+        "1 unfinished, by the ending (e.jsonl.part)"
+    ]
+    (inbox.batches / "f.txt").write_text("")
+    assert inbox.run().id == commit.id
 
 
 def test_a_file_that_was_changed_a_moment_ago_waits(inbox: Inbox):

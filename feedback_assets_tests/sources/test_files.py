@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from feedback_assets.digests import file_digest
 from feedback_assets.errors import FeedbackError
-from feedback_assets.sources.files import list_files, read
+from feedback_assets.sources.files import list_files, not_read, read
 from feedback_assets.sources.quarantine import QUARANTINE
+from feedback_assets.sources.raw import Unreadable
 from feedback_assets.sources.source import Source
 
 
@@ -47,6 +48,66 @@ def test_a_glob_over_folders_names_files_below_its_fixed_part(tmp_path):
         (tmp_path / "in" / week / "x.csv").write_text("x\n1\n")
     assert [file.name for file in list_files(source("in/*/x.csv"), tmp_path)] == ["w1/x.csv", "w2/x.csv"]
     assert [file.name for file in list_files(source(tmp_path / "in/**/*.csv"), tmp_path)] == ["w1/x.csv", "w2/x.csv"]
+
+
+def told(path, folder, **more):
+    """Names of the batches, and of what is not read by why."""
+    here = source(path, **more)
+    left = {}
+    for one in not_read(here, folder):
+        left.setdefault(one.why.split(",")[0], []).append(one.name)
+    return [file.name for file in list_files(here, folder, may_be_empty=True)], left
+
+
+def test_what_lies_in_a_folder_and_is_not_read_is_told_with_why(tmp_path):
+    (tmp_path / "sub").mkdir()
+    names = ("top.jsonl", "sub/b.jsonl", "b.jsonl.bz2", "c.csv.zip", "d.xls", "e.txt", "g.pq", "h.csv", "i.jsonl.part")
+    for name in (*names, ".hidden.txt", "state.json", "top.jsonl.done"):
+        (tmp_path / name).write_text("")
+    unknown = ["b.jsonl.bz2", "c.csv.zip", "d.xls", "e.txt", "g.pq"]
+    files, left = told(".", tmp_path, format="jsonl", complete={"marker": "{name}.done"})
+    assert files == ["top.jsonl"]
+    assert left == {
+        "of no known ending": unknown,
+        "not jsonl": ["h.csv"],
+        "unfinished": ["i.jsonl.part"],
+        "in subfolders": ["sub/b.jsonl"],
+    }
+    files, left = told("*", tmp_path)
+    assert files == ["h.csv", "top.jsonl"]
+    assert left["of no known ending"] == [*unknown, "top.jsonl.done"]
+    assert left["folders"] == ["sub/"]
+    assert told("**/*.jsonl", tmp_path) == (["sub/b.jsonl", "top.jsonl"], {})
+
+
+def test_links_to_folders_are_not_followed(tmp_path):
+    (tmp_path / "in" / "week").mkdir(parents=True)
+    (tmp_path / "in" / "week" / "a.jsonl").write_text("")
+    for name in ("self", "week/up"):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "in")
+    for path in ("in/**/*.jsonl", "in/**/*/*.jsonl", "in/**", "in"):
+        assert told(path, tmp_path) == (["week/a.jsonl"], {"links to folders": ["self/", "week/up/"]}), path
+
+
+def test_a_file_of_which_the_bytes_cannot_be_had_is_a_batch_that_says_so(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}')
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone")
+    first, second = list_files(source("."), tmp_path)
+    assert (first.unreadable, second.unreadable) == (None, "No such file or directory")
+    assert second == list_files(source("b.jsonl"), tmp_path)[0]
+    with pytest.raises(Unreadable, match="cannot be read: No such file"):
+        read(second, source("."))
+
+
+def test_a_file_that_grows_while_it_is_looked_at_waits(tmp_path):
+    def digest_of(path):
+        with path.open("a") as file:
+            file.write("2\n")
+        return file_digest(path)
+
+    (tmp_path / "x.csv").write_text("x\n1\n")
+    (found,) = list_files(source("x.csv"), tmp_path, digest_of=digest_of)
+    assert (found.waits, found.grew) == (True, True)
 
 
 def test_a_source_without_a_file_is_refused_in_one_line(tmp_path):
