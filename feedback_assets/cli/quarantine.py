@@ -38,6 +38,7 @@ MENDS = {
     "outside-scale": "correct score_min and score_max, or the expression",
     "outside-vocabulary": "translate the value with CASE … WHEN … THEN",
     "ragged-row": "fields and header differ in number: check the delimiter",
+    "sheet-not-read": "only the first sheet is read: name the one to read with `sheet`, a source for each",
     "time-without-zone": "name the column's `timezone`",
     "too-large": "raise `max_bytes` of the source if it is meant",
     "truncated-file": "the file breaks off here: deliver it again",

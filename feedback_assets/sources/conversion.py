@@ -17,13 +17,13 @@ from feedback_assets.sources.conversation import (
     reply,
     role_turns,
 )
-from feedback_assets.sources.raw import EXACT
+from feedback_assets.sources.raw import EXACT, NOT_CONVERTIBLE
 from feedback_assets.sources.source import ColumnMapping
 
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
 """Seconds of the years 1 to 9999: a number beyond them was given in another unit, and no calendar has the time."""
 
-NOT_CONVERTIBLE, WITHOUT_ZONE = "not-convertible", "time-without-zone"
+WITHOUT_ZONE = "time-without-zone"
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _EXCEL_EPOCH = 25_569  # days from 1899-12-30 to 1970-01-01

@@ -21,6 +21,8 @@ _LISTED, _NAME = 20, 40  # names in a list, and characters of each
 EXACT = 2**53  # up to here a float knows all digits of a whole number
 WHOLE_FILE = 0
 """The line of what is wrong with a file as a whole."""
+NOT_CONVERTIBLE = "not-convertible"
+"""The reason for which a record is in quarantine: a value was there, and cannot be what it should be."""
 MISFIT = "mapping-fails"
 """The reason for which a file that can be read is in quarantine: its source's expressions do not fit it."""
 

@@ -106,7 +106,9 @@ class Source(Place, Privacy):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="name of the source; part of every row_id")
     format: Format | None = Field(default=None, description="None: by the file name's ending")
-    sheet: str | None = Field(default=None, description="sheet of a spreadsheet; None: the first")
+    sheet: str | None = Field(
+        default=None, description="sheet of a spreadsheet; None: the first, and others that have rows are in quarantine"
+    )
     delimiter: str | None = Field(
         default=None, pattern=r"^[^\n\r\"]$", description="of a CSV: one character; None: a tab in .tsv, else a comma"
     )

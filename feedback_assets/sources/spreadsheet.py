@@ -4,24 +4,45 @@ import logging
 import posixpath
 import re
 import zipfile
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import polars as pl
 import polars.selectors as cs
 
-from feedback_assets.sources.quarantine import quarantined
-from feedback_assets.sources.raw import Raw, Unreadable, listed, numbered, one_line, too_large
+from feedback_assets.sources.quarantine import excerpt, quarantined
+from feedback_assets.sources.raw import (
+    EXACT,
+    NOT_CONVERTIBLE,
+    WHOLE_FILE,
+    Raw,
+    Unreadable,
+    listed,
+    numbered,
+    one_line,
+    too_large,
+)
 
 _ROW = re.compile(rb'<(?:\w+:)?row\b[^>]*?\br="(\d+)"')
 _PLACE = re.compile(rb"""\br\s*=\s*["']([A-Za-z]*)([0-9]+)["']""")
 _CELL_BYTES = 32  # what the reader needs for each cell between the first and the last, empty ones included
+_LONG = re.compile(
+    rb"<(?:\w+:)?c\b([^>]*)>(?:<(?:\w+:)?f\b[^>]*/>|<(?:\w+:)?f\b[^>]*>[^<]*</[^>]*>)?"
+    rb"<(?:\w+:)?v\b[^>]*>\s*(-?(?:\d{16,}(?:\.\d*)?|\d\.?\d*[eE]\+?\d{2,3}))\s*<"
+)
+"""A cell with a number that may lie beyond EXACT: its attributes and the number."""
+_OTHER_TYPE = re.compile(rb"""\bt\s*=\s*["'](?!n["'])""")
+_WHOLE_ROW = re.compile(rb"<(?:\w+:)?row\b.*?</(?:\w+:)?row>", re.DOTALL)
+NOT_READ = "sheet-not-read"
 _VALUE = re.compile(rb"<(?:\w+:)?(?:v|is)\b[^/>]*>")
 
 
 def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, most: int) -> Raw:
-    """Read one sheet; `__line` is the row as the spreadsheet numbers it.
+    """Read one sheet, the first if none is named; `__line` is the row as the spreadsheet numbers it.
 
-    Blank rows, also those at the end which readers leave out, are quarantined as "blank-row".
+    Quarantined: blank rows, also those at the end which readers leave out ("blank-row"); a row with a number of more
+    digits than a spreadsheet keeps, where its column has text, too ("not-convertible"); and, if no sheet is named, each
+    other one that has rows ("sheet-not-read").
 
     Raises:
         Unreadable: it is no spreadsheet, has no such sheet, or unpacks to more than `most` bytes.
@@ -40,8 +61,15 @@ def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, most: i
             value, has = f"there is no sheet {sheet!r}", f"; it has: {listed(names)}"
             raise Unreadable(f"{path}: {value}", "no-such-sheet", value=value, shown=has, shown_value=has)
         name = sheet if sheet is not None else names[0]
-        header, last = _extent(path, name, most)
-        frame = pl.DataFrame(book.load_sheet(name, schema_sample_rows=None)) if header else pl.DataFrame()
+        others = [other for other in names if sheet is None and other != name]
+        unread = {other: rows for other in others if (rows := _rows(_xml(path, other)))}
+        xml = _xml(path, name)
+        header, last = _extent(xml)
+        _refuse_far_cells(xml, path, most)
+        held = book.load_sheet(name, schema_sample_rows=None) if header else None
+        frame = pl.DataFrame(held) if held is not None else pl.DataFrame()
+        columns = held.available_columns() if held is not None else []
+        texts = {info.absolute_index + 1 for info in columns if frame.schema.get(info.name) == pl.String}
     except Unreadable:
         raise
     except Exception as error:  # zip, XML and the reader raise anything at a damaged book
@@ -51,10 +79,31 @@ def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, most: i
     tail = pl.int_range(header + 1 + frame.height, last + 1, dtype=pl.Int64, eager=True)
     blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series() if frame.width else rows.is_null()
     frame = frame.with_columns(pl.col(_whole(frame)).cast(pl.Int64))
-    return Raw(
-        numbered(frame, rows, path).filter(~blank),
+    inexact = _inexact(xml, texts)
+    in_quarantine = [
         quarantined(source, batch, pl.concat([rows.filter(blank), tail]), "blank-row"),
-    )
+        quarantined(source, batch, list(inexact), NOT_CONVERTIBLE).with_columns(_values(inexact.values())),
+        quarantined(source, batch, [WHOLE_FILE] * len(unread), NOT_READ).with_columns(
+            pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("position"),
+            _values(f"sheet {other!r} has {count:,} rows; name it with `sheet`" for other, count in unread.items()),
+        ),
+    ]
+    usable = numbered(frame, rows, path).filter(~blank & ~rows.is_in(list(inexact)))
+    return Raw(usable, pl.concat(in_quarantine).sort("line", "position"))
+
+
+def _values(values: Iterable[str]) -> pl.Expr:
+    return excerpt(pl.lit(pl.Series(list(values), dtype=pl.String))).alias("value")
+
+
+def _inexact(xml: bytes, texts: Collection[int]) -> dict[int, str]:
+    """Rows with a number beyond EXACT in one of the columns `texts`, to which the reader gives digits of its own."""
+    found: dict[int, str] = {}
+    for attributes, digits in _LONG.findall(xml):
+        place = _PLACE.search(attributes)
+        if place and _column(place[1]) in texts and not _OTHER_TYPE.search(attributes) and abs(float(digits)) > EXACT:
+            found.setdefault(int(place[2]), digits.decode())
+    return dict(sorted(found.items()))
 
 
 def _whole(frame: pl.DataFrame) -> list[str]:
@@ -63,13 +112,8 @@ def _whole(frame: pl.DataFrame) -> list[str]:
     return [column for column in whole.columns if whole[column].all()]
 
 
-def _extent(path: Path, sheet: str, most: int) -> tuple[int, int]:
-    """Numbers of the header's row (0: the sheet is empty) and of the last row that the sheet's XML holds.
-
-    Raises:
-        Unreadable: a cell lies so far out that the rectangle up to it takes more than `most` bytes; the reader, which
-            is not Python, would end the process.
-    """
+def _xml(path: Path, sheet: str) -> bytes:
+    """The XML of a sheet."""
     from xml.etree import ElementTree
 
     with zipfile.ZipFile(path) as book:
@@ -78,17 +122,36 @@ def _extent(path: Path, sheet: str, most: int) -> tuple[int, int]:
         sheets = ElementTree.fromstring(book.read("xl/workbook.xml")).iter()  # noqa: S314
         ids = next(node.attrib for node in sheets if node.tag.endswith("}sheet") and node.get("name") == sheet)
         target = targets[next(value for key, value in ids.items() if key.endswith("}id"))]
-        xml = book.read(posixpath.normpath(posixpath.join("/xl", target)).lstrip("/"))
+        return book.read(posixpath.normpath(posixpath.join("/xl", target)).lstrip("/"))
+
+
+def _refuse_far_cells(xml: bytes, path: Path, most: int) -> None:
+    """Refuse a sheet with a cell so far out that the rectangle up to it takes more than `most` bytes.
+
+    The reader, which is not Python, would end the process.
+
+    Raises:
+        Unreadable: there is one.
+    """
     places = _PLACE.findall(xml)
     width = max((_column(letters) for letters in {letters for letters, _ in places}), default=0)
     if width * max((int(row) for _, row in places), default=0) * _CELL_BYTES > most:
         raise too_large(path, most)
+
+
+def _extent(xml: bytes) -> tuple[int, int]:
+    """Numbers of the header's row (0: the sheet is empty) and of the last row that a sheet's XML holds."""
     first_value = _VALUE.search(xml)
     rows = [int(found) for found in _ROW.findall(xml)]
     if first_value is None:
         return 0, max(rows, default=0)
     before = _ROW.findall(xml, 0, first_value.start())
     return (int(before[-1]), max(rows)) if before else (1, 0)
+
+
+def _rows(xml: bytes) -> int:
+    """How many rows with a value a sheet has below its header."""
+    return max(sum(_VALUE.search(row) is not None for row in _WHOLE_ROW.findall(xml)) - 1, 0)
 
 
 def _column(letters: bytes) -> int:

@@ -247,12 +247,16 @@ def test_every_jsonl_line_is_a_record_or_quarantined_or_blank(tmp_path_factory, 
     assert sorted(lines(raw) + raw.malformed["line"].to_list()) == expected
 
 
-def spreadsheet(path, rows):
-    """A minimal xlsx: {row number: [values]}; an empty list is a row without values."""
-    cells = "".join(
-        f'<row r="{number}">' + "".join(_cell(number, at, value) for at, value in enumerate(values)) + "</row>"
-        for number, values in rows.items()
-    )
+def spreadsheet(path, rows, **others):
+    """A minimal xlsx: {row number: [values]}; an empty list is a row without values. `others` are more sheets."""
+    sheets = {"votes": rows, **others}
+    cells = {
+        name: "".join(
+            f'<row r="{number}">' + "".join(_cell(number, at, value) for at, value in enumerate(values)) + "</row>"
+            for number, values in held.items()
+        )
+        for name, held in sheets.items()
+    }
     kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     package = "http://schemas.openxmlformats.org/package/2006"
@@ -260,15 +264,27 @@ def spreadsheet(path, rows):
     parts = {
         "[Content_Types].xml": f'<Types xmlns="{package}/content-types"><Default Extension="rels" ContentType='
         '"application/vnd.openxmlformats-package.relationships+xml"/><Override PartName="/xl/workbook.xml" '
-        f'ContentType="{sheet_type}.sheet.main+xml"/><Override PartName="/xl/worksheets/sheet1.xml" '
-        f'ContentType="{sheet_type}.worksheet+xml"/></Types>',
+        f'ContentType="{sheet_type}.sheet.main+xml"/>'
+        + "".join(
+            f'<Override PartName="/xl/worksheets/sheet{at}.xml" ContentType="{sheet_type}.worksheet+xml"/>'
+            for at in range(1, len(sheets) + 1)
+        )
+        + "</Types>",
         "_rels/.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r" '
         f'Type="{kind}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
         "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{kind}"><sheets>'
-        '<sheet name="votes" sheetId="1" r:id="r1"/></sheets></workbook>',
-        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" '
-        f'Type="{kind}/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
-        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{cells}</sheetData></worksheet>',
+        + "".join(f'<sheet name="{name}" sheetId="{at}" r:id="r{at}"/>' for at, name in enumerate(sheets, 1))
+        + "</sheets></workbook>",
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships">'
+        + "".join(
+            f'<Relationship Id="r{at}" Type="{kind}/worksheet" Target="worksheets/sheet{at}.xml"/>'
+            for at in range(1, len(sheets) + 1)
+        )
+        + "</Relationships>",
+        **{
+            f"xl/worksheets/sheet{at}.xml": f'<worksheet xmlns="{main}"><sheetData>{held}</sheetData></worksheet>'
+            for at, held in enumerate(cells.values(), 1)
+        },
     }
     with zipfile.ZipFile(path, "w") as book:
         for name, text in parts.items():
@@ -294,6 +310,38 @@ def test_blank_rows_of_a_sheet_are_quarantined_with_their_row_number(tmp_path):
     assert quarantine(raw) == [(4, "blank-row"), (6, "blank-row"), (7, "blank-row")]
     with pytest.raises(FeedbackError, match="no sheet 'other'; it has: votes"):
         read(files[0], source("x.xlsx", sheet="other"))
+
+
+def test_sheets_with_rows_that_are_not_read_are_in_quarantine_until_one_is_named(tmp_path):
+    more = {"other": {1: ["id"], 2: [3], 3: [4]}, "title": {1: ["About"]}, "empty": {}, "third": {2: ["id"], 5: [5]}}
+    spreadsheet(tmp_path / "x.xlsx", {1: ["id"], 2: [1], 3: [2]}, **more)
+    raw = read(list_files(source("x.xlsx"), tmp_path)[0], source("x.xlsx"))
+    assert raw.frame.rows() == [(1, 2), (2, 3)]
+    assert raw.malformed.select("line", "position", "reason", "value").rows() == [
+        (0, 1, "sheet-not-read", "sheet 'other' has 2 rows; name it with `sheet`"),
+        (0, 2, "sheet-not-read", "sheet 'third' has 1 rows; name it with `sheet`"),
+    ]
+    named = source("x.xlsx", sheet="third")
+    raw = read(list_files(named, tmp_path)[0], named)
+    assert raw.frame.rows() == [(5, 5)]
+    assert {reason for _, reason in quarantine(raw)} <= {"blank-row"}
+    spreadsheet(tmp_path / "y.xlsx", {1: ["About this book"]}, **more)
+    raw = read(list_files(source("y.xlsx"), tmp_path)[0], source("y.xlsx"))
+    assert raw.frame.height == 0
+    assert quarantine(raw) == [(0, "sheet-not-read")] * 2
+
+
+def test_a_number_with_more_digits_than_a_spreadsheet_keeps_does_not_become_text(tmp_path):
+    rows = {2: [None, "id", "n"], 3: [None, "a", 1], 4: [None, 12345678901234567, 2], 5: [None, 9007199254740992, 3]}
+    rows |= {6: [None, "12345678901234567", 4], 7: [None, "1.2345678901234567E+16", 5], 8: [None, -2.5e300, 6]}
+    spreadsheet(tmp_path / "x.xlsx", rows)
+    raw = read(list_files(source("x.xlsx"), tmp_path)[0], source("x.xlsx"))
+    kept = [("a", 3), ("9007199254740992", 5), ("12345678901234567", 6), ("1.2345678901234567E+16", 7)]
+    assert raw.frame.select("id", "__line").rows() == kept
+    assert raw.malformed.select("line", "reason", "value").rows() == [
+        (4, "not-convertible", "12345678901234567"),
+        (8, "not-convertible", "-2.5e+300"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["x.xlsx", "x.parquet", "x.jsonl.gz"])
