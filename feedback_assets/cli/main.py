@@ -1,6 +1,7 @@
 """The command line: `feedback-assets`. Exit 0: fine; 1: a check or the gate refuses; 2: usage or input error."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,13 @@ def main() -> None:
         code = 0
     except OSError as error:
         # What a store or a batch folder can do wrong: not writable, not a folder, full.
-        code = _say(f"{error.filename or 'disk'}: {error.strerror or error}", 2)
+        part = re.search(r"\S*parts/\w\w/\w{64}\.parquet", str(error))
+        if part is not None:
+            code = _say(
+                f"{part[0]}: this part is gone; of a release `--release` tells what lies beside its manifest", 2
+            )
+        else:
+            code = _say(f"{error.filename or 'disk'}: {error.strerror or error}", 2)
     except Exception as error:
         from feedback_assets.sources.files import first_line
 

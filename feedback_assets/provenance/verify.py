@@ -19,8 +19,10 @@ from feedback_assets.materialize.commit import Commit, Commits
 from feedback_assets.materialize.landing import landed_keys
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.collected import collected, given_up
+from feedback_assets.provenance.names import TAGS, approvals_of
 from feedback_assets.provenance.release import Release, folder, meant
-from feedback_assets.provenance.signature import ENVELOPE, MANIFEST, check, statement, unsigned
+from feedback_assets.provenance.report import is_whole, report_key
+from feedback_assets.provenance.signature import ENVELOPE, MANIFEST, check, public_key, statement, unsigned
 from feedback_assets.provenance.training_run import ASSET as TRAINING_RUN
 from feedback_assets.snapshots.erasures import Erasure, done_key, erasure_key
 from feedback_assets.snapshots.snapshot import Snapshot
@@ -55,7 +57,7 @@ class Damage:
     def sentence(self) -> str:
         """One line for a person."""
         place = f" ({self.where})" if self.where else ""
-        found = "is missing" if self.found == MISSING else f"expected {self.expected[:16]}, found {self.found[:64]}"
+        found = "is missing" if self.found == MISSING else f"expected {self.expected[:16]}, found {self.found[:200]}"
         hit = f"; releases {', '.join(release[:16] for release in self.releases)}" if self.releases else ""
         return f"{self.what}{place}: {self.path}: {found}{hit}"
 
@@ -100,6 +102,8 @@ def verify(
     Raises:
         FeedbackError: there is no such release, or several; or a key cannot be read.
     """
+    for key in public_keys:
+        public_key(key)
     return _Verifier(store, logical, public_keys, listener).run(release)
 
 
@@ -127,6 +131,7 @@ class _Verifier:
         for release_id, manifest in _chosen(entries, release, self.store).items():
             self._release(release_id, manifest)
         if release is None:
+            self._said(TAGS, ())
             self._history()
             self._landed()
             self._by_name()
@@ -181,6 +186,27 @@ class _Verifier:
                 self._damage("release entry", key, "", "the digest it holds", _line(error), ())
         return entries
 
+    def _said(self, log: str, releases: tuple[str, ...]) -> None:
+        """Look at what people said of releases: tags, or the approvals of one."""
+        number = 1
+        while self.store.exists(key := f"{log}/{number:010d}.json"):
+            number += 1
+            data = self._get("tag" if log == TAGS else "approval", key, releases)
+            try:
+                entry = json.loads(data or b"null")
+                told = {name: value for name, value in entry.items() if name != "digest"}
+                if entry["digest"] != digest(told) or canonical_json(entry) != data:
+                    raise ValueError("its digest is another")
+            except (ValueError, KeyError, AttributeError) as error:
+                what = "tag" if log == TAGS else "approval"
+                self._damage(what, key, "", "the digest it holds", _line(error), releases)
+
+    def _report(self, made: Release) -> None:
+        key = report_key(made)
+        data = self._get("report", key, (made.id,)) if self.store.exists(key) else None
+        if data is not None and not is_whole(data):
+            self._damage("report", key, "", "the digest it ends with", "another", (made.id,))
+
     def _release(self, release_id: str, expected: str) -> None:
         key, releases = f"{folder(release_id)}/manifest.json", (release_id,)
         data = self._get("manifest", key, releases)
@@ -207,6 +233,8 @@ class _Verifier:
             if snapshot.data_version != content["data_version"]:
                 self._damage("snapshot", key, name, content["data_version"], snapshot.data_version, releases)
             self._snapshot(snapshot, releases, needed=made.id not in self.given_up)
+        self._said(approvals_of(folder(made.id)), releases)
+        self._report(made)
         for file in made.circumstances["files"]:
             what = "annotations" if file["path"] == "annotations.parquet" else "export"
             path = f"{folder(made.id)}/{file['path']}"
