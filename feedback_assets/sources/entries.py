@@ -1,6 +1,7 @@
 """One source row, several records: the entries of a list, and what of them is no feedback."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import polars as pl
 
@@ -64,7 +65,7 @@ def entries(raw: Raw, source: Source, file: BatchFile) -> Raw:
             )
         )
         frame = frame.filter(~met)
-    return Raw(frame, pl.concat(malformed).select(QUARANTINE.names()), raw.pseudonyms)
+    return replace(raw, frame=frame, malformed=pl.concat(malformed).select(QUARANTINE.names()))
 
 
 def fitting(mappings: Mapping[str, ColumnMapping], schema: pl.Schema) -> dict[str, ColumnMapping]:

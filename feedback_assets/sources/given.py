@@ -1,7 +1,7 @@
 """What a file gives, and what it looks like by its names, types and values: a text, a conversation, a label, an id."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,12 @@ def swapped(text: str, swap: tuple[str, str]) -> str | None:
     return replaced if times == 1 else None
 
 
+def opposite(text: str, swap: tuple[str, str], known: Collection[str]) -> str | None:
+    """What `swapped` makes of `text`, if it is `known`."""
+    other = swapped(text, swap)
+    return other if other is not None and other in known else None
+
+
 def is_text(given: Given) -> bool:
     """Whether it is text."""
     return given.dtype == pl.String
@@ -164,10 +170,11 @@ def prompt_format(values: pl.Series) -> str | None:
 
 
 def _vocabulary(values: pl.Series) -> list[str] | None:
-    """The distinct values as text, sorted, if they are few."""
+    """The distinct values as text, sorted, if they are few; a blank is none."""
     if values.dtype == pl.Boolean or not (values.dtype == pl.String or values.dtype.is_integer()):
         return None
-    found = values.drop_nulls().cast(pl.String).unique().sort().head(13).to_list()
+    texts = values.drop_nulls().cast(pl.String).unique()
+    found = texts.filter(texts.str.strip_chars() != "").sort().head(13).to_list()
     return found if 2 <= len(found) <= 12 else None
 
 
@@ -176,20 +183,21 @@ def sides_of(values: pl.Series) -> dict[str, str | None] | None:
     vocabulary = _vocabulary(values)
     if vocabulary is None:
         return None
-    lowered = {value.lower(): value for value in vocabulary}
+    said = {value: value.strip().lower() for value in vocabulary}
+    known = sorted(set(said.values()))
     sides: dict[str, str | None] = {}
     for swap in SWAPS:
-        for low, value in lowered.items():
-            other = lowered.get(swapped(low, swap) or "")
-            if other is not None and value not in sides and other not in sides:
-                sides |= {value: "a", other: "b"}
+        for one in known:
+            other = opposite(one, swap, known)
+            if other is not None and one not in sides and other not in sides:
+                sides |= {one: "a", other: "b"}
         if sides:
             break
     if not sides:
         return None
-    for low, value in lowered.items():
-        sides.setdefault(value, "tie" if _TIE.search(low.replace("_", " ")) else None)
-    return sides
+    for one in known:
+        sides.setdefault(one, "tie" if _TIE.search(one.replace("_", " ")) else None)
+    return {value: sides[one] for value, one in said.items()}
 
 
 def thumbs_of(values: pl.Series) -> tuple[list[str], list[str]] | None:

@@ -5,35 +5,72 @@ Polars keeps the first of two equal keys, Python the last; and it reads half a s
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from feedback_assets.sources.raw import whole_lines
+from feedback_assets.sources.raw import NOT_TEXT, whole_lines
 
 _COLON, _QUOTE, _BACKSLASH, _SPACE, _NEWLINE, _N, _U = b':"\\ \nnu'
 _HALF_A_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u)")
 _NUMBER = (pl.Int64(), pl.Int128(), pl.Float64())
 
 
-def faults(source: Path | bytes, frame: pl.DataFrame) -> dict[int, str] | None:
-    """Rows of `frame` whose lines say something else, with the reason: "duplicate-key" or "lone-surrogate".
+@dataclass(frozen=True)
+class Seen:
+    """What a close look at some rows has found: what is wrong, by row, and values that only the frame makes text.
 
-    `frame` is what Polars made of `source`, a row a line. None if lines and rows are not equally many.
+    `faults` are "duplicate-key" or "lone-surrogate". `made_text` says of a row the path of such a value and whether it
+    was a truth value; numbers do not count.
+    """
 
-    A line is looked at closely only where its keys and the frame's values are not equally many. One pass over the
-    bytes finds the keys: a quote and a colon, outside text, because in text the quote has a backslash.
+    faults: dict[int, str] = field(default_factory=dict)
+    made_text: list[tuple[int, tuple[str, ...], bool]] = field(default_factory=list)
+
+    def look(self, row: int, line: bytes, schema: pl.Schema) -> None:
+        """Look at one line, whose object has become a row of `schema`."""
+        fault = fault_of(line)
+        if fault is not None:
+            self.faults[row] = fault
+            return
+        self.made_text.extend((row, path, truth) for path, truth in _made_text(json.loads(line), schema))
+
+    def not_text(self, lines: pl.Series) -> pl.DataFrame:
+        """`made_text` as raw.NOT_TEXT; `lines` has the line of each row."""
+        rows = [(lines[row], list(path), truth) for row, path, truth in self.made_text]
+        return pl.DataFrame(rows, schema=NOT_TEXT, orient="row")
+
+
+def _made_text(value: dict[str, Any], fields: Any) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Paths of the objects, lists and truth values in `value` for which the fields have text."""
+    for name, dtype in fields.items():
+        given = value.get(name)
+        if dtype == pl.String and isinstance(given, dict | list | bool):
+            yield (name,), isinstance(given, bool)
+        elif isinstance(dtype, pl.Struct) and isinstance(given, dict):
+            inner = {entry.name: entry.dtype for entry in dtype.fields}
+            yield from (((name, *path), truth) for path, truth in _made_text(given, inner))
+
+
+def seen(source: Path | bytes, frame: pl.DataFrame) -> Seen | None:
+    """What lines say otherwise than the rows of `frame`, which is what Polars made of `source`, a row a line.
+
+    None if lines and rows are not equally many. A line is looked at closely only where its keys and the frame's values
+    are not equally many, or fewer of its values are text. One pass over the bytes finds the keys: a quote and a colon,
+    outside text, because in text the quote has a backslash.
     """
     import numpy as np
 
     given = pl.struct(pl.all())
-    values, cells = frame.select(
+    values, cells, texts = frame.select(
         _inside(given, frame.to_struct().dtype, filled=True).alias("values"),
         _inside(given, frame.to_struct().dtype, filled=False).alias("cells"),
+        _inside(given, frame.to_struct().dtype, filled=True, text=True).alias("texts"),
     ).get_columns()
-    found: dict[int, str] = {}
+    found = Seen()
     first = 0
     for piece in whole_lines(source):
         signs = np.frombuffer(piece, np.uint8)
@@ -50,15 +87,16 @@ def faults(source: Path | bytes, frame: pl.DataFrame) -> dict[int, str] | None:
         given_at = np.where(signs[given_at] == _SPACE, np.minimum(given_at + 1, len(piece) - 1), given_at)
         line_of = np.searchsorted(ends, keys)
         filled = np.bincount(line_of[signs[given_at] != _N], minlength=len(ends))
+        quoted = np.bincount(line_of[signs[given_at] == _QUOTE], minlength=len(ends))
         every = np.bincount(line_of, minlength=len(ends))
         here = slice(first, first + len(ends))
-        odd = np.flatnonzero((filled != values[here].to_numpy()) | (every > cells[here].to_numpy()))
+        odd = np.flatnonzero(
+            (filled != values[here].to_numpy()) | (every > cells[here].to_numpy()) | (quoted < texts[here].to_numpy())
+        )
         escapes = np.flatnonzero(signs[:-1] == _BACKSLASH)  # a search for two bytes takes ten times as long
         halves = [match.start() for match in _HALF_A_PAIR.finditer(piece)] if (signs[escapes + 1] == _U).any() else []
         for row in sorted({*odd.tolist(), *np.searchsorted(ends, halves).tolist()}):
-            line = piece[(ends[row - 1] + 1 if row else 0) : ends[row]]
-            if (fault := fault_of(line)) is not None:
-                found[first + row] = fault
+            found.look(first + row, piece[(ends[row - 1] + 1 if row else 0) : ends[row]], frame.schema)
         first += len(ends)
     return found if first == frame.height else None
 
@@ -101,19 +139,20 @@ def leaves(dtype: Any) -> int:
     return leaves(dtype.inner) if isinstance(dtype, pl.List) else 1
 
 
-def _inside(value: pl.Expr, dtype: Any, *, filled: bool) -> pl.Expr:
-    """The number of fields below `value`: those that are filled, or all that could be."""
+def _inside(value: pl.Expr, dtype: Any, *, filled: bool, text: bool = False) -> pl.Expr:
+    """The number of fields below `value`: those that are filled, or all that could be; with `text` those of text."""
     if isinstance(dtype, pl.List) and _has_fields(dtype):
-        return value.list.eval(_inside(pl.element(), dtype.inner, filled=filled)).list.sum().fill_null(0)
+        return value.list.eval(_inside(pl.element(), dtype.inner, filled=filled, text=text)).list.sum().fill_null(0)
     if not isinstance(dtype, pl.Struct) or not dtype.fields:
         return pl.lit(0, pl.Int64)
     counts = []
     for entry in dtype.fields:
-        field = value.struct.field(entry.name)
-        counts.append((field if filled else value).is_not_null().cast(pl.Int64))
+        inner = value.struct.field(entry.name)
+        if entry.dtype == pl.String or not text:
+            counts.append((inner if filled else value).is_not_null().cast(pl.Int64))
         if _has_fields(entry.dtype):
-            counts.append(_inside(field, entry.dtype, filled=filled))
-    return pl.sum_horizontal(counts)
+            counts.append(_inside(inner, entry.dtype, filled=filled, text=text))
+    return pl.sum_horizontal(counts) if counts else pl.lit(0, pl.Int64)
 
 
 def _has_fields(dtype: Any) -> bool:

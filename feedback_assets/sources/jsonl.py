@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import polars.selectors as cs
 
-from feedback_assets.sources.json_values import fault_of, faults, leaves, schema_of_lines
+from feedback_assets.sources.json_values import Seen, leaves, schema_of_lines, seen
 from feedback_assets.sources.leftover import WIDE, as_text
 from feedback_assets.sources.quarantine import QUARANTINE, quarantined
 from feedback_assets.sources.raw import EXACT, EXTRA, LINE, Raw, bad_lines, content, is_gzip, is_utf8, numbered
@@ -22,7 +23,7 @@ def read_jsonl(path: Path, source: str, batch: str, *, read: Collection[str], mo
     of more than 128 bits ("malformed-json"); a key that stands twice in one object ("duplicate-key"); half a
     surrogate pair ("lone-surrogate"); what is not UTF-8 ("invalid-utf8"); the line at which a gzip breaks off
     ("truncated-file"). Integers of up to 128 bits keep all their digits, beside fractions as text. A column whose
-    values are of several types is read as text.
+    values are of several types is read as text, and what of it is an object, a list or a truth value is in `not_text`.
 
     Raises:
         Unreadable: it unpacks to more than `most` bytes.
@@ -30,9 +31,9 @@ def read_jsonl(path: Path, source: str, batch: str, *, read: Collection[str], mo
     file, truncated = content(path, most) if is_gzip(path) else (_unglobbed(path), False)
     schema = None if truncated else _schema(file)
     if schema and leaves(schema) <= WIDE and (clean := _clean(file, schema)) is not None:
-        frame, wrong = clean
+        frame, found = clean
         lines = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
-        return _without(numbered(frame, lines, path), wrong, source, batch)
+        return _without(numbered(frame, lines, path), found, source, batch)
     data = file if isinstance(file, bytes) else content(file, most)[0]
     return _careful(data, truncated, schema, path, source, batch, read)
 
@@ -55,26 +56,27 @@ def _schema(file: Path | bytes) -> pl.Schema | None:
         return None
 
 
-def _clean(file: Path | bytes, schema: pl.Schema) -> tuple[pl.DataFrame, dict[int, str]] | None:
-    """The frame and what is wrong with some of its rows; None where lines and rows are not equally many."""
+def _clean(file: Path | bytes, schema: pl.Schema) -> tuple[pl.DataFrame, Seen] | None:
+    """The frame and what was seen of its rows; None where lines and rows are not equally many."""
     try:
         frame = _exactly(file, schema)
     except pl.exceptions.PolarsError:
         return None
-    wrong = faults(file, frame)
-    return None if wrong is None else (frame, wrong)
+    found = seen(file, frame)
+    return None if found is None else (frame, found)
 
 
-def _without(frame: pl.DataFrame, wrong: dict[int, str], source: str, batch: str) -> Raw:
+def _without(frame: pl.DataFrame, found: Seen, source: str, batch: str) -> Raw:
     """`frame` without its rows that are wrong, which are quarantined for the reason given."""
+    wrong, lines = found.faults, frame.get_column(LINE)
     if not wrong:
-        return Raw(frame, pl.DataFrame(schema=QUARANTINE))
-    lines = frame.get_column(LINE)
+        return Raw(frame, pl.DataFrame(schema=QUARANTINE), not_text=found.not_text(lines))
     bad = [
         quarantined(source, batch, lines.gather([row for row, given in wrong.items() if given == reason]), reason)
         for reason in sorted(set(wrong.values()))
     ]
-    return Raw(frame.filter(~pl.int_range(pl.len()).is_in(list(wrong))), pl.concat(bad).sort("line"))
+    rest = frame.filter(~pl.int_range(pl.len()).is_in(list(wrong)))
+    return Raw(rest, pl.concat(bad).sort("line"), not_text=found.not_text(lines))
 
 
 def _careful(
@@ -97,14 +99,14 @@ def _careful(
         bad = bad_lines(lines, numbers, _are_objects)
         numbers = sorted(set(numbers).difference(bad)) if bad else numbers
         parsed = _objects([lines[number] for number in numbers], read)
-    frame, extra, wrong = parsed
+    frame, extra, looked = parsed
     frame = numbered(frame, [number + 1 for number in numbers], path)
-    raw = _without(frame if extra is None else frame.with_columns(extra), wrong, source, batch)
+    raw = _without(frame if extra is None else frame.with_columns(extra), looked, source, batch)
     malformed = [number for number in bad if is_utf8([lines[number]])]
     found = [("malformed-json", malformed), ("invalid-utf8", sorted(set(bad).difference(malformed)))]
     found += [("truncated-file", [len(lines)])] if truncated else []
     quarantine = [quarantined(source, batch, [number + 1 for number in some], reason) for reason, some in found]
-    return Raw(raw.frame, pl.concat([raw.malformed, *quarantine]).sort("line"))
+    return replace(raw, malformed=pl.concat([raw.malformed, *quarantine]).sort("line"))
 
 
 def _are_objects(lines: list[bytes]) -> bool:
@@ -115,14 +117,14 @@ def _are_objects(lines: list[bytes]) -> bool:
         return False
 
 
-Parsed = tuple[pl.DataFrame, pl.Series | None, dict[int, str]]
-"""The frame of some lines, `__extra` beside it where keys are very many, and what is wrong with which rows."""
+Parsed = tuple[pl.DataFrame, pl.Series | None, Seen]
+"""The frame of some lines, `__extra` beside it where keys are very many, and what was seen of its rows."""
 
 
 def _objects(lines: list[bytes], read: Collection[str]) -> Parsed:
     """Parse lines that are objects."""
     if not lines:
-        return pl.DataFrame(), None, {}
+        return pl.DataFrame(), None, Seen()
     data = b"\n".join(lines)
     schema = _schema(data)
     parsed = None if schema is None else _parsed(lines, data, schema, read)
@@ -145,10 +147,12 @@ def _parsed(lines: list[bytes], data: bytes, schema: pl.Schema, read: Collection
     if frame.height != len(lines):
         return None
     if not wide:
-        return frame, None, faults(data, frame) or {}
-    wrong = {row: fault for row, line in enumerate(lines) if (fault := fault_of(line)) is not None}
-    rest = ("{}" if row in wrong else line for row, line in enumerate(lines))
-    return frame, pl.Series(EXTRA, [as_text(json.loads(line), read) for line in rest], pl.String), wrong
+        return frame, None, seen(data, frame) or Seen()
+    found = Seen()
+    for row, line in enumerate(lines):
+        found.look(row, line, frame.schema)
+    rest = ("{}" if row in found.faults else line for row, line in enumerate(lines))
+    return frame, pl.Series(EXTRA, [as_text(json.loads(line), read) for line in rest], pl.String), found
 
 
 def _exactly(file: Path | bytes, schema: pl.Schema) -> pl.DataFrame:

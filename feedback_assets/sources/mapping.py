@@ -12,9 +12,9 @@ import polars as pl
 
 from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of, expression
-from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE, IDS
+from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE, IDS, TURNS
 from feedback_assets.sources.conversation import another_prompt, conversation
-from feedback_assets.sources.conversion import Conversion, NotThis, convert, written
+from feedback_assets.sources.conversion import NOT_CONVERTIBLE, Conversion, NotThis, convert, written
 from feedback_assets.sources.entries import entries, fitting
 from feedback_assets.sources.files import BatchFile, first_line
 from feedback_assets.sources.leftover import folded, leftover
@@ -40,6 +40,7 @@ MISSING_COLUMN = "missing-column"
 its mapping is wrong."""
 
 _VALUE, _PROBLEM = "__value_", "__problem_"
+_IDS = ("feedback_id", "group_id", "annotator_id")
 _TRIED = 500  # records on which an expression must fail one by one to be wrong for a whole file
 
 
@@ -60,13 +61,13 @@ class Mapped:
 def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     """Map one file that was read to records.
 
-    A record of which a value was there and did not convert is quarantined: "not-convertible", "time-without-zone",
-    "expression-fails", "different-prompts" where the conversation that a response ends has another prompt, or
-    "no-batch" where the source's `batch` is null; so is what `entries` says. Ids of annotators leave as pseudonyms
-    where the source asks for them. In a CSV an empty field is null, except in columns of text; in any format blank text
-    is null where it would tell records, groups or annotators apart (record.IDS). The type of a column may differ from
-    file to file: one without any value fits every expression, a number fits one that asks for text, and text that is a
-    number one that asks for a number.
+    A record of which a value was there and did not convert is quarantined: "not-convertible" (also an object or a list
+    for which text is asked), "time-without-zone", "expression-fails", "different-prompts" where the conversation that
+    a response ends has another prompt, or "no-batch" where the source's `batch` is null; so is what `entries` says.
+    Ids of annotators leave as pseudonyms where the source asks for them. In a CSV an empty field is null, except in
+    columns of text; in any format blank text is null where it would tell records, groups or annotators apart
+    (record.IDS). The type of a column may differ from file to file: one without any value fits every expression, a
+    number fits one that asks for text, and text that is a number one that asks for a number.
 
     Raises:
         Unreadable: an expression reads a column that the file lacks and is not optional, fails on all of its
@@ -93,17 +94,18 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     except (FeedbackError, RecursionError) as error:
         raise _misfit(f"source {source.name!r}", "`extra`", file, error) from None
     malformed = raw.malformed
+    if raw.not_text.height:
+        other = _not_text(frame, raw.not_text, values, mappings, source, file)
+        frame, malformed = _apart(frame, other), pl.concat([malformed, other])
     try:
         mapped = _mapped(frame, values, extra, mappings, source, file, made)
     except pl.exceptions.PolarsError as error:
         failed = pl.concat(_failed(frame, name, value, mappings, source, file) for name, value in values.items())
         if not failed.height:
             raise _misfit(f"source {source.name!r}", "the mapping", file, error) from None
-        frame = frame.join(
-            failed, left_on=[LINE, POSITION], right_on=["line", "position"], how="anti", maintain_order="left"
-        )
-        mapped = _mapped(frame, values, extra, mappings, source, file, made)
-        malformed = pl.concat([malformed, failed.unique(["line", "position"], keep="first", maintain_order=True)])
+        failed = failed.unique(["line", "position"], keep="first", maintain_order=True)
+        mapped = _mapped(_apart(frame, failed), values, extra, mappings, source, file, made)
+        malformed = pl.concat([malformed, failed])
     return Mapped(mapped.records, pl.concat([malformed, mapped.quarantined]).sort("line", "position"))
 
 
@@ -333,6 +335,64 @@ def _failed(
         bad.get_column(POSITION).alias("position"),
         bad.select(excerpt(shown).alias("value")).to_series(),
     )
+
+
+def _apart(frame: pl.DataFrame, failed: pl.DataFrame) -> pl.DataFrame:
+    """`frame` without the records that are in quarantine."""
+    keys = ["line", "position"]
+    return frame.join(failed, left_on=[LINE, POSITION], right_on=keys, how="anti", maintain_order="left")
+
+
+def _not_text(
+    frame: pl.DataFrame,
+    not_text: pl.DataFrame,
+    values: Mapping[str, _Value],
+    mappings: Mapping[str, ColumnMapping],
+    source: Source,
+    file: BatchFile,
+) -> pl.DataFrame:
+    """The records of which a text would be made of an object or a list, in quarantine; each once.
+
+    So are those of which the prompt, a response or an id would be made of a truth value: a label may be one. An
+    expression makes something of such a value if it gives something else without it.
+    """
+    found = [pl.DataFrame(schema=QUARANTINE)]
+    for name, value in values.items():
+        those = not_text if name in CONTENT_SCHEMA or name in _IDS else not_text.filter(~pl.col("truth"))
+        those = those.filter(pl.col("path").list.first().is_in(columns_of(mappings[name].expr)))
+        if FROM_SOURCE[name].dtype not in (pl.String, TURNS) or not those.height:
+            continue
+        rows = frame.filter(pl.col(LINE).is_in(those.get_column(LINE).implode()))
+        try:
+            given, without = (value.of(some).collect().to_series() for some in (rows, _emptied(rows, those)))
+        except pl.exceptions.PolarsError:
+            given, without = pl.repeat("", rows.height, eager=True), pl.repeat(None, rows.height, eager=True)
+        if given.dtype != pl.String:
+            continue
+        untold = name in CONTENT_SCHEMA or name in source.hidden
+        shown = pl.lit(None, pl.String) if untold else excerpt(pl.col("value"))
+        made = rows.select(LINE, POSITION).with_columns(given.alias("value")).filter(given.ne_missing(without))
+        found.append(
+            quarantined(source.name, file.name, made.get_column(LINE), NOT_CONVERTIBLE)
+            .with_columns(made.get_column(POSITION).alias("position"), pl.lit(name).alias("column"), made["value"])
+            .with_columns(shown.alias("value"))
+        )
+    return pl.concat(found).unique(["line", "position"], keep="first", maintain_order=True)
+
+
+def _emptied(frame: pl.DataFrame, those: pl.DataFrame) -> pl.DataFrame:
+    """`frame` with null for the values that are no text."""
+    for (path,), some in those.group_by("path", maintain_order=True):
+        there = pl.col(LINE).is_in(some.get_column(LINE).implode())
+        frame = frame.with_columns(_without(pl.col(path[0]), path[1:], there))
+    return frame
+
+
+def _without(value: pl.Expr, path: Sequence[str], there: pl.Expr) -> pl.Expr:
+    if not path:
+        return pl.when(~there).then(value)
+    inner = _without(value.struct.field(path[0]), path[1:], there)
+    return value.struct.with_fields(inner.alias(path[0]))
 
 
 def _misfit(key: str, what: str, file: BatchFile, error: Exception, column: str | None = None) -> Unreadable:

@@ -33,9 +33,9 @@ from feedback_assets.sources.given import (
     is_prompt,
     is_text,
     is_within,
+    opposite,
     prompt_format,
     sides_of,
-    swapped,
     text_length,
     thumbs_of,
 )
@@ -168,8 +168,9 @@ def _pair(givens: Sequence[Given]) -> tuple[Given, Given, bool] | None:
     pairs: list[tuple[float, Given, Given, bool]] = []
     for lowered, first in by_name.items():
         for swap in SWAPS[:-1]:
-            second = by_name.get(swapped(lowered, swap) or "")
-            if second is not None and not MODEL.search(lowered):
+            other = opposite(lowered, swap, by_name)
+            if other is not None and not MODEL.search(lowered):
+                second = by_name[other]
                 length = sum(float(text_length(given.values) or 0) for given in (first, second))
                 pairs.append((length, first, second, swap in DECIDED))
     if not pairs:
@@ -184,7 +185,7 @@ def _origins(proposal: Proposal, givens: Sequence[Given], taken: set[str]) -> No
     for lowered, a in by_name.items():
         if not MODEL.search(lowered):
             continue
-        b = next((by_name[x] for swap in SWAPS[:-1] if (x := swapped(lowered, swap)) and x in by_name), None)
+        b = next((by_name[x] for swap in SWAPS[:-1] if (x := opposite(lowered, swap, by_name)) is not None), None)
         if b is not None:
             taken |= {a.expr, b.expr}
             proposal.columns |= {"origin_a": f"'model:' || {a.expr}", "origin_b": f"'model:' || {b.expr}"}

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,8 @@ SLICE = 512
 PIECE = 1 << 20
 _LONGEST = 1_000  # characters of an error
 _LISTED, _NAME = 20, 40  # names in a list, and characters of each
+NOT_TEXT = pl.Schema({LINE: pl.Int64, "path": pl.List(pl.String), "truth": pl.Boolean})
+"""Objects, lists and truth values that are text in a frame, because others of their column are text."""
 EXACT = 2**53  # up to here a float knows all digits of a whole number
 WHOLE_FILE = 0
 """The line of what is wrong with a file as a whole."""
@@ -74,12 +76,14 @@ class Raw:
     starts, the row of a sheet (the header counts in both), the number of a Parquet or Arrow row; all from 1. Where a
     file has very many columns, `__extra` (String, JSON) stands for those that no expression reads.
     `malformed` has a row for each record that could not be read (quarantine.QUARANTINE). The columns `pseudonyms`
-    hold pseudonyms already.
+    hold pseudonyms already. `not_text` (NOT_TEXT) names the values that only the frame makes text: their line, the
+    names that lead to them, and whether they are truth values.
     """
 
     frame: pl.DataFrame
     malformed: pl.DataFrame
     pseudonyms: frozenset[str] = frozenset()
+    not_text: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=NOT_TEXT))
 
 
 def is_gzip(path: Path) -> bool:

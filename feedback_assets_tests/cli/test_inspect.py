@@ -122,3 +122,22 @@ def test_a_value_whose_side_is_unclear_is_quarantined_and_named(tmp_path):
     assert [(row["reason"], row["first_line"], row["value"]) for row in found["quarantined"]] == [
         ("outside-vocabulary", 3, "?")
     ]
+
+
+def test_a_blank_is_no_side_of_a_label(tmp_path):
+    rows = [
+        {"prompt": f"p {n}", "response_a": f"aa {n}", "response_b": f"bb {n}", "winner": ["a", "b", "", " "][n % 4]}
+        for n in range(8)
+    ]
+    found = inspected(shapes.as_jsonl(tmp_path, rows), "s")
+    assert "quarantined: " not in found["section"]
+    assert (found["records"], [row["column"] for row in found["quarantined"]]) == (4, ["label"])
+    assert ingested(tmp_path, found["section"]) == (4, 4)
+
+
+def test_a_side_written_in_two_cases_is_one_side(tmp_path):
+    rows = [
+        {"prompt": "p", "left": f"x{n}", "right": f"y{n}", "choice": word}
+        for n, word in enumerate(("left", "Left", "right"))
+    ]
+    assert of(tmp_path, rows)[2] == 3

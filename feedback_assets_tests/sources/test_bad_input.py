@@ -108,10 +108,36 @@ def test_an_integer_beyond_64_bits_keeps_its_digits(tmp_path):
     assert reasons(bad) == [(1, "not-convertible")]
 
 
-def test_values_of_several_types_in_one_column_are_text(tmp_path):
-    data = line(1, id=1) + b"\n" + line(2, id=[2]) + b"\n" + line(3, id={"a": 3}) + b"\n" + line(4, id=True) + b"\n"
-    kept, bad = taken(tmp_path, "x.jsonl", data)
-    assert (kept, bad) == ([("1", 1), ("[2]", 2), ('{"a": 3}', 3), ("true", 4)], [])
+def test_an_object_a_list_or_a_truth_value_is_no_id_beside_ids_that_are_text(tmp_path):
+    data = line("x") + b"\n" + line(2, id=[2]) + b"\n" + line(3, id={"a": 3}) + b"\n" + line(4, id=True) + b"\n"
+    kept, bad = taken(tmp_path, "x.jsonl", data + line(5, id=5))
+    assert kept == [("rx", 1), ("5", 5)]
+    values = {2: "[2]", 3: '{"a": 3}', 4: "true"}
+    assert bad == [(number, "not-convertible", "feedback_id", value) for number, value in values.items()]
+
+
+@pytest.mark.parametrize("column", ["p", "a", "b"])
+@pytest.mark.parametrize("value", [[{"role": "user", "content": "hi"}], {"text": "hi"}, True])
+def test_json_is_no_text_beside_texts_whether_it_lies_in_lines_or_in_an_array(column, value, tmp_path):
+    rows = [record(1), record(2, **{column: value}), record(3)]
+    name = {"p": "prompt", "a": "response_a", "b": "response_b"}[column]
+    for file, data in (
+        ("x.jsonl", "".join(json.dumps(row) + "\n" for row in rows)),
+        ("x.json", json.dumps(rows)),
+        ("y.json", json.dumps(rows, indent=2)),
+    ):
+        kept, bad = taken(tmp_path, file, data.encode())
+        assert (kept, bad) == ([("r1", 1), ("r3", 3)], [(2, "not-convertible", name, None)])
+
+
+def test_only_what_an_expression_makes_of_an_object_counts(tmp_path):
+    rows = [record(1), record(2, p={"x": 1}, q="second"), record(3, w=True), record(4, w={"x": 1})]
+    rows = [{"in": {**row, "w": row["w"]}, "q": row.get("q")} for row in rows]
+    columns = {name: text if "'" in text else f"in.{text}" for name, text in COLUMNS.items()}
+    columns |= {"prompt": "COALESCE(q, in.p)", "label": "CASE in.w WHEN 'true' THEN 'b' ELSE in.w END"}
+    kept, bad = taken(tmp_path, "x.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode(), columns)
+    assert kept == [("r1", 1), ("r2", 2), ("r3", 3)]
+    assert bad == [(4, "not-convertible", "label", '{"x": 1}')]
 
 
 def test_a_truncated_gzip_keeps_its_whole_lines(tmp_path):
