@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 from feedback_assets.digests import file_digest
 from feedback_assets.errors import FeedbackError
+from feedback_assets.expressions import columns_of
 from feedback_assets.record import FROM_SOURCE
 from feedback_assets.sources.conversion import convert
 from feedback_assets.sources.entries import type_of
@@ -43,7 +45,7 @@ from feedback_assets.sources.mapping import map_records
 from feedback_assets.sources.preset import preset, preset_names
 from feedback_assets.sources.proposed_section import Proposal
 from feedback_assets.sources.raw import LINE, POSITION, Raw
-from feedback_assets.sources.source import EACH, ColumnMapping, Source, format_of
+from feedback_assets.sources.source import EACH, ColumnMapping, Source, expressions, format_of
 
 LOOKED_AT = 20_000
 """Rows whose values are looked at."""
@@ -99,13 +101,30 @@ def _preset(proposal: Proposal, raw: Raw, file: BatchFile) -> bool:
         failed = mapped.quarantined.get_column("reason").is_in(["not-convertible", "different-prompts"]).sum()
         if fitting and fitting > failed:
             proposal.fits = name
+            _beside(proposal, head.frame, trial.source())
             if mapped.records.get_column("prompt").null_count() == mapped.records.height:
-                proposal.asked.append("columns: { prompt: FILL IN } # none is in the file: each record is quarantined")
+                asked = "prompt: FILL IN" if proposal.columns else "columns: { prompt: FILL IN }"
+                proposal.asked.append(f"{asked} # none is in the file: each record is quarantined")
             proposal.asked += preset(name).get("asks", [])
-            if "annotator_id" not in trial.source().columns:
+            if "annotator_id" not in {*trial.source().columns, *proposal.columns}:
                 _ask_for_annotator(proposal)
             return True
     return False
+
+
+def _beside(proposal: Proposal, frame: pl.DataFrame, fitted: Source) -> None:
+    """What a file has beside the columns of its preset; one with `each` is a tool's export, which has no others."""
+    if fitted.each:
+        return
+    read = {name for text in expressions(fitted) for name in columns_of(text)}
+    own = frame.drop(LINE, *read, strict=False).drop(cs.nested())
+    found = Proposal(proposal.name, proposal.path)
+    givens = list(givens_of(own))
+    _rest(found, givens, set())
+    _identity(found, givens, frame, each=False)
+    given = {*fitted.columns, "split"}  # a split of the set, which is not ours
+    proposal.columns = {name: value for name, value in found.columns.items() if name not in given}
+    proposal.notes = {name: note for name, note in found.notes.items() if name in proposal.columns}
 
 
 def _guess(proposal: Proposal, raw: Raw) -> None:

@@ -141,3 +141,18 @@ def test_a_side_written_in_two_cases_is_one_side(tmp_path):
         for n, word in enumerate(("left", "Left", "right"))
     ]
     assert of(tmp_path, rows)[2] == 3
+
+
+def test_beside_a_preset_what_else_the_file_has_is_proposed(tmp_path):
+    more = {"annotator_id": "w", "created_at": "2026-01-02T03:04:05Z", "category": "c", "guideline_version": "1.0.0"}
+    rows = [{"id": f"r{n}", "prompt": "p", "chosen": f"x{n}", "rejected": "y", **more} for n in range(3)]
+    source, asked, records = of(tmp_path, rows)
+    assert source["preset"] == "trl-preference"
+    assert source["columns"] == {
+        "feedback_id": "id",
+        "category": "category",
+        "annotator_id": "annotator_id",
+        "collected_at": "created_at",
+        "guideline_version": "guideline_version",
+    }
+    assert (asked, records) == ([], 3)
