@@ -52,6 +52,7 @@ NAMES = {
     "split": ("split",),
     "group_id": ("group_id", "ranking_id", "comparison_group"),
 }
+_WIDEST = 100  # a scale in text; beyond it numbers are rather ids or times
 MODEL = re.compile(r"model|policy|system|engine|generator")
 
 
@@ -210,6 +211,20 @@ def thumbs_of(values: pl.Series) -> tuple[list[str], list[str]] | None:
     up = [value for value in vocabulary if value.lower() in _UP]
     down = [value for value in vocabulary if value.lower() in _DOWN]
     return (up, down) if up and down and len(up) + len(down) == len(vocabulary) else None
+
+
+def scale_of(values: pl.Series) -> tuple[str, str] | None:
+    """The least and the most of numbers; None for what is no number, and for texts that span more than a scale does."""
+    if values.dtype.is_numeric():
+        return str(values.min()), str(values.max())
+    if values.dtype != pl.String:
+        return None
+    given = values.drop_nulls().str.strip_chars()
+    numbers = given.filter(given != "").cast(pl.Float64, strict=False)
+    if not numbers.len() or numbers.null_count() or not numbers.is_finite().all():
+        return None
+    low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
+    return (f"{low:g}", f"{high:g}") if high - low <= _WIDEST else None
 
 
 def is_within(given: Given, vocabulary: Sequence[str]) -> bool:

@@ -37,6 +37,7 @@ from feedback_assets.sources.given import (
     is_within,
     opposite,
     prompt_format,
+    scale_of,
     sides_of,
     text_length,
     thumbs_of,
@@ -232,13 +233,13 @@ def _judgment(proposal: Proposal, givens: Sequence[Given], taken: set[str]) -> N
         taken.add(thumb.expr)
         proposal.columns |= {"kind": "'thumbs'", "label": _thumbs_label(thumb)}
         return
-    score = first_named(givens, "score", taken, lambda given: given.dtype.is_numeric())
+    score = first_named(givens, "score", taken, lambda given: scale_of(given.values) is not None)
     proposal.columns["kind"] = "'rating'"
     if score is None:
         proposal.asked.append("score: FILL IN; nothing looks like a judgment. A preference or thumb has a label")
         return
     taken.add(score.expr)
-    low, high = (str(value) for value in (score.values.min(), score.values.max()))
+    low, high = scale_of(score.values) or ("", "")
     proposal.columns |= {"score": score.expr, "score_min": low, "score_max": high}
     proposal.notes["score_min"] = f"the least in this file{_sure(score)}: is it the end of the scale?"
     proposal.notes["score_max"] = "the most in this file"

@@ -156,3 +156,15 @@ def test_beside_a_preset_what_else_the_file_has_is_proposed(tmp_path):
         "guideline_version": "guideline_version",
     }
     assert (asked, records) == ([], 3)
+
+
+def test_ratings_in_text_are_ratings(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("prompt,response,rating\np,x,5\np,y, 1\np,z,\np,v,4.5\n", encoding="utf-8")
+    found = inspected(path, "s")
+    columns = yaml.safe_load(found["section"])["ingested"]["sources"][0]["columns"]
+    assert [columns[name] for name in ("kind", "score", "score_min", "score_max")] == ["'rating'", "rating", "1", "5"]
+    source, _, records = of(tmp_path, [{"prompt": "p", "response": f"{n}", "score": f"{n}"} for n in (2, 5)])
+    assert (source["columns"]["score"], records) == ("score", 2)
+    source, _, _ = of(tmp_path / "ids", [{"prompt": "p", "response": f"{n}", "score": f"{n}"} for n in (2, 10**9)])
+    assert "score" not in source["columns"]
