@@ -7,6 +7,7 @@ cannot be known is a line to fill in.
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ from feedback_assets.sources.given import (
 from feedback_assets.sources.mapping import map_records
 from feedback_assets.sources.preset import preset, preset_names
 from feedback_assets.sources.proposed_section import Proposal
-from feedback_assets.sources.raw import LINE, POSITION, Raw
+from feedback_assets.sources.raw import LINE, POSITION, Raw, without_categories
 from feedback_assets.sources.source import EACH, ColumnMapping, Source, expressions, format_of
 
 LOOKED_AT = 20_000
@@ -77,6 +78,7 @@ def propose(path: Path, name: str | None = None) -> tuple[Proposal, Raw, BatchFi
     file = BatchFile(name, path.name, path, file_digest(path), path.stat().st_size)
     anything = Source(name=name, path=path.as_posix(), columns={"kind": "'preference'"})  # type: ignore[arg-type]
     raw = read(file, anything)
+    raw = replace(raw, frame=without_categories(raw.frame))
     proposal = Proposal(name, path.as_posix())
     if raw.frame.height and not _preset(proposal, raw, file):
         _guess(proposal, raw)

@@ -168,3 +168,18 @@ def test_ratings_in_text_are_ratings(tmp_path):
     assert (source["columns"]["score"], records) == ("score", 2)
     source, _, _ = of(tmp_path / "ids", [{"prompt": "p", "response": f"{n}", "score": f"{n}"} for n in (2, 10**9)])
     assert "score" not in source["columns"]
+
+
+def test_a_dictionary_of_texts_is_text(tmp_path):
+    rows = {"prompt": ["p", "p"], "answer_1": ["x", "y"], "answer_2": ["v", "w"], "winner": ["1", "2"]}
+    rows["task"] = ["t", "t"]
+    path = tmp_path / "data.parquet"
+    pl.DataFrame(rows, schema=dict.fromkeys(rows, pl.Categorical)).write_parquet(path)
+    found = inspected(path, "s")
+    columns = yaml.safe_load(found["section"])["ingested"]["sources"][0]["columns"]
+    assert [columns[name] for name in ("prompt", "response_a", "response_b", "task")] == [
+        *("prompt", "answer_1", "answer_2", "task"),
+    ]
+    assert "WHEN '1' THEN 'a'" in columns["label"]
+    assert found["records"] == 2
+    assert ingested(tmp_path, found["section"]) == (2, 0)
