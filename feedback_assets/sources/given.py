@@ -53,6 +53,9 @@ NAMES = {
     "group_id": ("group_id", "ranking_id", "comparison_group"),
 }
 _WIDEST = 100  # a scale in text; beyond it numbers are rather ids or times
+RESPONSE = re.compile(
+    r"response|completion|answer|output|generation|reply|summary|text|content|candidate|option|conversation|message"
+)
 MODEL = re.compile(r"model|policy|system|engine|generator")
 
 

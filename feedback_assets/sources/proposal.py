@@ -26,6 +26,7 @@ from feedback_assets.sources.given import (
     DECIDED,
     MODEL,
     NAMES,
+    RESPONSE,
     SWAPS,
     Given,
     first_named,
@@ -185,19 +186,27 @@ def _texts(proposal: Proposal, givens: Sequence[Given], taken: set[str]) -> None
 
 
 def _pair(givens: Sequence[Given]) -> tuple[Given, Given, bool] | None:
-    """The two columns of responses: names that differ in a or b, 1 or 2, …; of several such the longest texts."""
+    """The two columns of responses: names that differ in a or b, 1 or 2, …; of several such the longest texts.
+
+    Names that say response, answer, … go before others, and before those goes one column that is named response.
+    """
     by_name = {given.expr.lower(): given for given in givens if is_text(given) or is_conversational(given.values)}
-    pairs: list[tuple[float, Given, Given, bool]] = []
+    alone = first_named(givens, "response", set(), is_text) is not None
+    pairs: list[tuple[tuple[bool, bool, float], Given, Given]] = []
     for lowered, first in by_name.items():
         for swap in SWAPS[:-1]:
             other = opposite(lowered, swap, by_name)
-            if other is not None and not MODEL.search(lowered):
-                second = by_name[other]
-                length = sum(float(text_length(given.values) or 0) for given in (first, second))
-                pairs.append((length, first, second, swap in DECIDED))
+            if other is None or MODEL.search(lowered):
+                continue
+            second, decided = by_name[other], swap in DECIDED
+            named = decided or lowered in swap or RESPONSE.search(lowered) is not None
+            if not named and (alone or scale_of(first.values) or scale_of(second.values)):
+                continue
+            length = sum(float(text_length(given.values) or 0) for given in (first, second))
+            pairs.append(((decided, named, length), first, second))
     if not pairs:
         return None
-    _, first, second, decided = max(pairs, key=lambda entry: (entry[3], entry[0]))
+    (decided, _, _), first, second = max(pairs, key=lambda entry: entry[0])
     return first, second, decided
 
 

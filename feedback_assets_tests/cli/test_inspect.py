@@ -183,3 +183,17 @@ def test_a_dictionary_of_texts_is_text(tmp_path):
     assert "WHEN '1' THEN 'a'" in columns["label"]
     assert found["records"] == 2
     assert ingested(tmp_path, found["section"]) == (2, 0)
+
+
+def test_a_column_named_response_goes_before_a_pair_of_columns_that_look_alike(tmp_path):
+    rows = pl.DataFrame({"prompt": "p", "response": ["r", "q"], "rating": [4, 5], "user": "u"})
+    rows = rows.with_columns(pl.lit("some words").alias(f"f{n}") for n in range(300))
+    rows.write_csv(tmp_path / "data.csv")
+    found = inspected(tmp_path / "data.csv", "s")
+    columns = yaml.safe_load(found["section"])["ingested"]["sources"][0]["columns"]
+    assert (columns["kind"], columns["response_a"], columns["score"]) == ("'rating'", "response", "rating")
+    assert "response_b" not in columns
+    assert found["records"] == 2
+    row = {"prompt": "p", "x1": "0.25", "x2": "0.75", "response_a": "r", "response_b": "q", "winner": "a"}
+    source, _, _ = of(tmp_path / "pair", [row, {**row, "winner": "b"}])
+    assert (source["columns"]["response_a"], source["columns"]["response_b"]) == ("response_a", "response_b")
