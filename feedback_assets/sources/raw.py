@@ -202,8 +202,9 @@ def numbered(frame: pl.DataFrame, lines: pl.Series | Sequence[int], path: Path) 
 
 def without_categories(frame: pl.DataFrame) -> pl.DataFrame:
     """`frame` with text for dictionaries of text (Categorical, Enum), also inside lists and structs."""
-    plain = {name: _plain(dtype) for name, dtype in frame.schema.items()}
-    return frame.cast({name: dtype for name, dtype in plain.items() if dtype != frame.schema[name]})
+    plain = {name: (dtype, _plain(dtype)) for name, dtype in frame.schema.items()}
+    changed: dict[Any, Any] = {name: text for name, (dtype, text) in plain.items() if text != dtype}
+    return frame.cast(changed) if changed else frame
 
 
 def _plain(dtype: Any) -> Any:

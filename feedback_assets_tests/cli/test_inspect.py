@@ -197,3 +197,38 @@ def test_a_column_named_response_goes_before_a_pair_of_columns_that_look_alike(t
     row = {"prompt": "p", "x1": "0.25", "x2": "0.75", "response_a": "r", "response_b": "q", "winner": "a"}
     source, _, _ = of(tmp_path / "pair", [row, {**row, "winner": "b"}])
     assert (source["columns"]["response_a"], source["columns"]["response_b"]) == ("response_a", "response_b")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "label", "kept"),
+    [
+        ("helpful?", ["Yes", "No", "", "yes"], "WHEN 'No' THEN 'down'", 3),
+        ("thumbs", ["up", None, "down"], "WHEN 'up' THEN 'up'", 2),
+        ("feedback", ["like", "like"], "WHEN 'like' THEN 'up'", 2),
+        ("label", [0.0, 1.0], "WHEN '1.0' THEN 'up'", 2),
+    ],
+)
+def test_thumbs_are_recognised_in_whatever_they_are_written(column, values, label, kept, tmp_path):
+    rows = [{"prompt": "p", "response": f"r{n}", column: value} for n, value in enumerate(values)]
+    source, _, records = of(tmp_path, rows)
+    assert source["columns"]["kind"] == "'thumbs'"
+    assert label in source["columns"]["label"]
+    assert records == kept
+
+
+@pytest.mark.parametrize(("value", "label"), [("left", "a"), ("model_b", "b"), ("1", None), ("1.0", None)])
+def test_one_value_alone_says_a_side_if_it_is_a_word(value, label, tmp_path):
+    rows = [{"prompt": "p", "response_a": f"x{n}", "response_b": "y", "winner": value} for n in range(2)]
+    source, asked, _ = of(tmp_path, [*rows, {**rows[0], "response_a": "z", "winner": "tie"}])
+    if label is None:
+        assert "label" not in source["columns"]
+        assert any(line.startswith("label: FILL IN") for line in asked)
+    else:
+        assert f"WHEN '{value}' THEN '{label}'" in source["columns"]["label"]
+
+
+def test_sides_that_are_floats_are_sides(tmp_path):
+    rows = [{"prompt": "p", "response_a": f"x{n}", "response_b": "y", "choice": float(n % 2)} for n in range(4)]
+    source, _, records = of(tmp_path, rows)
+    assert "WHEN '0.0' THEN 'a' WHEN '1.0' THEN 'b'" in source["columns"]["label"]
+    assert records == 4
