@@ -554,7 +554,7 @@ def gc(
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A file of feedback in any known format.")],
+    file: Annotated[Path, typer.Argument(help="A file of feedback in any known format, or a folder of such.")],
     source_name: Annotated[
         str | None, typer.Option(help="Name of the source. Default: from the file's name.", show_default=False)
     ] = None,

@@ -20,8 +20,9 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of
 from feedback_assets.record import FROM_SOURCE
 from feedback_assets.sources.conversion import convert
+from feedback_assets.sources.dialect import delimiter_of, head, is_separator_line
 from feedback_assets.sources.entries import type_of
-from feedback_assets.sources.files import BatchFile, read
+from feedback_assets.sources.files import BatchFile, list_files, read
 from feedback_assets.sources.given import (
     DECIDED,
     MODEL,
@@ -48,7 +49,7 @@ from feedback_assets.sources.mapping import map_records
 from feedback_assets.sources.preset import preset, preset_names
 from feedback_assets.sources.proposed_section import Proposal
 from feedback_assets.sources.raw import LINE, POSITION, Raw, without_categories
-from feedback_assets.sources.source import EACH, ColumnMapping, Source, expressions, format_of
+from feedback_assets.sources.source import EACH, SUFFIXES, ColumnMapping, Source, expressions, format_of
 
 LOOKED_AT = 20_000
 """Rows whose values are looked at."""
@@ -63,30 +64,50 @@ def propose(path: Path, name: str | None = None) -> tuple[Proposal, Raw, BatchFi
     """Propose a mapping for a file; also what is in it.
 
     Args:
-        path: a file of any known format.
+        path: a file of any known format, or a folder or pattern, of which the first file is looked at.
         name: the source's name; default: from the file's.
 
     Raises:
         FeedbackError: there is no such file, it has no known format, or cannot be read.
     """
     name = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name.split(".")[0]).strip("-") or "source"
-    if not path.is_file():
-        raise FeedbackError(f"{path}: no such file")
-    if format_of(path.name) is None:
-        raise FeedbackError(f"{path}: its ending stands for no known format; rename it, or write the source by hand")
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
         raise FeedbackError(f"--source-name {name!r}: letters, digits, `_`, `.` and `-` make a name")
-    file = BatchFile(name, path.name, path, file_digest(path), path.stat().st_size)
-    anything = Source(name=name, path=path.as_posix(), columns={"kind": "'preference'"})  # type: ignore[arg-type]
+    file = _first_file(path, name)
+    format_ = format_of(file.path.name)
+    if format_ is None:
+        raise FeedbackError(f"{path}: its ending stands for no known format; rename it, or write the source by hand")
+    delimiter = _delimiter(file.path) if format_ == "csv" else None
+    anything = Source(name=name, path=path.as_posix(), delimiter=delimiter, columns={"kind": "'preference'"})  # type: ignore[arg-type]
     raw = read(file, anything)
+    proposal = Proposal(name, path.as_posix(), delimiter=delimiter)
     raw = replace(raw, frame=without_categories(raw.frame))
-    proposal = Proposal(name, path.as_posix())
     if raw.frame.height and not _preset(proposal, raw, file):
         _guess(proposal, raw)
     elif not raw.frame.height:
         proposal.columns["kind"] = "'preference'"
         proposal.asked.append("the file holds no record: nothing can be proposed")
     return proposal, raw, file
+
+
+def _first_file(path: Path, name: str) -> BatchFile:
+    """The file, or the first that a source of this path has."""
+    if path.is_file():
+        return BatchFile(name, path.name, path, file_digest(path), path.stat().st_size)
+    folder = Source(name=name, path=path.as_posix(), columns={"kind": "'preference'"})  # type: ignore[arg-type]
+    try:
+        first = list_files(folder, Path.cwd(), digest_of=lambda _: "")[0]
+    except FeedbackError:
+        what = "no file in it that can be read" if path.is_dir() else "no such file"
+        raise FeedbackError(f"{path}: {what}; known endings: {', '.join(SUFFIXES)}") from None
+    return replace(first, digest=file_digest(first.path))
+
+
+def _delimiter(path: Path) -> str | None:
+    first = head(path)
+    if is_separator_line(first):
+        raise FeedbackError(f"{path}: its first line tells Excel the delimiter and is no header; delete that line")
+    return delimiter_of(first, "\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else ",")
 
 
 def _preset(proposal: Proposal, raw: Raw, file: BatchFile) -> bool:
@@ -96,7 +117,7 @@ def _preset(proposal: Proposal, raw: Raw, file: BatchFile) -> bool:
     for name, signs in sorted(known, key=lambda entry: -len(entry[1])):
         if not all(any(type_of(sign, head.frame.schema) for sign in alternatives) for alternatives in signs):
             continue
-        trial = Proposal(proposal.name, proposal.path, fits=name)
+        trial = replace(proposal, fits=name)
         try:
             mapped = map_records(head, trial.source(), file)
         except FeedbackError:

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 import yaml
 
-from feedback_assets.cli.inspect import inspected
+from feedback_assets.cli.inspect import inspected, show_inspected
+from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.materialize import materialize
 from feedback_assets.materialize.project import Project
 from feedback_assets.snapshots.snapshot import scan
@@ -232,3 +233,47 @@ def test_sides_that_are_floats_are_sides(tmp_path):
     source, _, records = of(tmp_path, rows)
     assert "WHEN '0.0' THEN 'a' WHEN '1.0' THEN 'b'" in source["columns"]["label"]
     assert records == 4
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_another_delimiter_is_found_and_written(delimiter, tmp_path):
+    path = tmp_path / "data.csv"
+    rows = [("prompt", "response", "rating"), ("a, b", "x", "1"), ("p", "y, z", "5")]
+    path.write_text("".join(delimiter.join(row) + "\n" for row in rows), encoding="utf-8")
+    found = inspected(path, "s")
+    assert yaml.safe_load(found["section"])["ingested"]["sources"][0]["delimiter"] == delimiter
+    assert found["records"] == 2
+    assert ingested(tmp_path, found["section"]) == (2, 0)
+
+
+def test_the_line_that_tells_excel_the_delimiter_is_no_header(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("sep=;\nprompt;response;rating\np;x;1\n", encoding="utf-8")
+    with pytest.raises(FeedbackError, match="delete that line"):
+        inspected(path, "s")
+
+
+def test_of_a_folder_the_first_data_file_is_looked_at(tmp_path, capsys):
+    folder = tmp_path / "set"
+    (folder / "train").mkdir(parents=True)
+    (folder / "dataset_dict.json").write_text("{}")
+    shapes.as_parquet(folder / "train", shapes.TRL)
+    found = inspected(folder, "s")
+    source = yaml.safe_load(found["section"])["ingested"]["sources"][0]
+    assert (source["path"], source["preset"], found["format"]) == (folder.as_posix(), "trl-preference", "parquet")
+    assert ingested(tmp_path, found["section"]) == (1, 0)
+    show_inspected(found)
+    assert "train/train-00000-of-00001.parquet was looked at" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    for path, said in ((tmp_path / "empty", "no file in it"), (tmp_path / "absent", "no such file")):
+        with pytest.raises(FeedbackError, match=said):
+            inspected(path, "s")
+
+
+@pytest.mark.parametrize(("name", "data"), [("x.csv", "prompt,response\n"), ("x.jsonl", "")])
+def test_of_a_file_without_rows_nothing_is_said_to_be_well(name, data, tmp_path, capsys):
+    (tmp_path / name).write_text(data)
+    show_inspected(inspected(tmp_path / name, "s"))
+    said = capsys.readouterr().out
+    assert "The file has no rows" in said
+    assert "Nothing would be quarantined" not in said
