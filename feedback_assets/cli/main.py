@@ -517,6 +517,8 @@ def erase(
     """Erase a record or an annotator from every byte of the store, its training files and what was landed."""
     if (record is None) == (annotator is None):
         raise FeedbackError("say either --record ID or --annotator ID")
+    if not (record or annotator or "").strip():
+        raise FeedbackError("a blank names nobody; say --record ID or --annotator ID")
     from feedback_assets.cli.integrity import erase_records
     from feedback_assets.provenance.sought import Request
 
