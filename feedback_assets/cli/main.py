@@ -524,6 +524,8 @@ def erase(
     """Erase a record or an annotator from every byte of the store, its training files and what was landed."""
     if (record is None) == (annotator is None):
         raise FeedbackError("say either --record ID or --annotator ID")
+    if not (record or annotator or "").strip():
+        raise FeedbackError("a blank names nobody; say --record ID or --annotator ID")
     from feedback_assets.cli.integrity import erase_records
     from feedback_assets.provenance.sought import Request
 
@@ -561,7 +563,7 @@ def gc(
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A file of feedback in any known format.")],
+    file: Annotated[Path, typer.Argument(help="A file of feedback in any known format, or a folder of such.")],
     source_name: Annotated[
         str | None, typer.Option(help="Name of the source. Default: from the file's name.", show_default=False)
     ] = None,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import time
 from collections import deque
@@ -123,6 +124,10 @@ def store_at(place: Path | str, folder: Path) -> Store:
         FeedbackError: it is neither.
     """
     if not str(place).startswith("s3:"):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(place)):
+            raise FeedbackError(f"{place}: no store can be there; give a folder or s3://bucket/prefix")
+        if Path(place).is_file():
+            raise FeedbackError(f"{place}: is a file, and a store is a folder; correct --store")
         return LocalStore(Path(place))
     from feedback_assets.snapshots.bucket import Bucket
     from feedback_assets.snapshots.s3_store import S3Store
