@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from feedback_assets import open_store
 from feedback_assets.provenance.changes import changes, hybrid, tree_of
 from feedback_assets.provenance.differences import diff
-from feedback_assets.provenance.recipe import recipe
+from feedback_assets.provenance.effects import cause_of
+from feedback_assets.provenance.recipe import Recipe, recipe
 from feedback_assets.provenance.release import annotations_of
 from feedback_assets.snapshots.store import LocalStore
 from feedback_assets_tests.provenance.conftest import FLIPPED, history, release_of
@@ -92,3 +94,22 @@ def test_with_all_changes_a_hybrid_is_the_other_release(project: Path) -> None:
     assert tree_of(hybrid(before, after, found)) == tree_of(after)
     assert tree_of(hybrid(before, after, [])) == tree_of(before)
     assert hybrid(before, after, found).arrivals == after.arrivals
+
+
+def _recipe(factor: dict[str, Any], code: str) -> Recipe:
+    return Recipe({}, [], {"reweighted": {"factors": [factor]}}, {"reweighted": code}, {"reweighted": code}, {})
+
+
+@pytest.mark.parametrize(
+    ("factor", "code", "cause"),
+    [
+        ({"reason": "said otherwise"}, "2", "code of reweighted"),
+        ({"floor": 0.5}, "1", "reweighted.factors/strength"),
+        ({"floor": 0.5}, "2", None),
+        ({"id": "other"}, "2", "reweighted.factors/strength"),
+    ],
+)
+def test_a_weight_is_owed_to_what_can_have_moved_it(factor: dict[str, Any], code: str, cause: str | None) -> None:
+    strength = {"id": "strength", "version": 1, "reason": "a sure answer says more", "floor": 0.2}
+    found = changes(_recipe(strength, "1"), _recipe({**strength, **factor}, code))
+    assert cause_of("reweighted", "strength", found) == cause
