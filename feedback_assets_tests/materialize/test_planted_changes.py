@@ -176,6 +176,21 @@ def test_a_batch_in_which_1_became_10_differs_from_the_earlier_ones_and_blocks_o
     assert plant.run()[2].startswith("the gate refuses: ingested: the check input_drift failed: The PSI of score in")
 
 
+def test_a_batch_that_came_again_is_compared_as_it_stands_with_the_rows_that_stayed(plant):
+    plant.run()
+    lines = [json.loads(line) for line in (plant.folder / "points-2.jsonl").read_text().splitlines()]
+    plant.write("points-2", [line | {"one": f"{line['one']}!"} if line["points"] == 1 else line for line in lines])
+    more = [json.loads(line) for line in (plant.folder / "small-0.jsonl").read_text().splitlines()]
+    plant.write("small-0", more + [plant.pair(f"u{i}") for i in range(80)])
+    commits, _, _ = plant.run()
+    assert "ingested/input_drift" not in failed(commits)
+    compared = commits["ingested"].content["input"]
+    sizes = {(entry["source"], entry["column"]): (entry["n_reference"], entry["n_current"]) for entry in compared}
+    assert sizes["points", "score"] == (800, 400)
+    # All of `small` is one file: what it brought is held against what it had.
+    assert sizes["small", "category"] == (40, 80)
+
+
 def test_a_category_halved_by_deduplication_is_named_with_the_rule_that_did_it(plant):
     coding = [plant.pair(f"c{i}", category="coding") for i in range(150)]
     again = [line | {"id": f"{line['id']}-{n}"} for line in coding for n in range(3)]
