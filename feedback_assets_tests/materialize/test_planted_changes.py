@@ -12,8 +12,10 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import materialize
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.at_a_glance import since_previous
 from feedback_assets.provenance.questions import questions
 from feedback_assets.provenance.release import Release, release
+from feedback_assets.provenance.report import report, told
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "ledge"]
 BATCHES, EACH = 3, 400
@@ -159,6 +161,26 @@ def test_a_mapping_that_turns_1_into_10_breaks_the_baseline_of_an_approved_relea
     assert "`score=< 0.222222` is 0.0 %, expected 31.8 %; so since `ingested`" in said
     moved = [e for e in commits["ingested"].circumstances["against_previous"]["columns"] if e["verdict"] == "moved"]
     assert [entry["column"] for entry in moved] == ["score"]
+
+
+def test_a_mapping_that_turns_every_label_leads_the_report_though_no_baseline_is_declared(plant):
+    shown = PAIRS | {"shown_order": "'ab'"}
+    plant.policy["ingested"]["sources"][0]["columns"] = shown
+    _, first, _ = plant.run()
+    assert "since the previous materialization" not in report(first)
+    plant.policy["ingested"]["sources"][0]["columns"] = shown | {"label": "'a'"}
+    plant.policy["ingested"]["sources"][2]["columns"] = POINTS | {
+        "score": "CASE WHEN points > 1 THEN points ELSE 10 * points END"
+    }
+    commits, made, _ = plant.run()
+    assert made is not None, failed(commits)
+    (said,) = since_previous({name: commit.circumstances for name, commit in commits.items()})
+    assert said.startswith("moved since the previous materialization, at `ingested` first: ")
+    assert "position_win, PSI " in said
+    assert "`score=< 0.222222` went from 31.8 % to 0.0 %" in said
+    verdict = told(made)["verdict"]
+    assert verdict["level"] == "look"
+    assert said in [point["says"] for point in verdict["points"] if point["level"] == "warning"]
 
 
 def test_a_batch_in_which_1_became_10_differs_from_the_earlier_ones_and_blocks_only_if_the_policy_says_so(plant):
