@@ -44,7 +44,9 @@ def show_diff(found: dict[str, Any]) -> None:
 
 def show_change(console: Console, cause: dict[str, Any], indent: str = "    ") -> None:
     """One change with its diff."""
-    console.print(Text(f"{indent}{cause['id']}", style="bold").append(f"  {cause['what']}", style="not bold"))
+    counted = ", ".join(f"{count:,} {name}" for name, count in cause.get("rows", {}).items())
+    what = f"{cause['what']}: {counted}" if counted else cause["what"]
+    console.print(Text(f"{indent}{cause['id']}", style="bold").append(f"  {what}", style="not bold"), soft_wrap=True)
     if cause["kind"] in ("code", "batch"):
         return
     for line in cause["lines"][:LONGEST]:

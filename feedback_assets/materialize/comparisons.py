@@ -142,17 +142,23 @@ def _why_transformed(
 
 
 def newest_batches(held: Held, snapshot: Snapshot, monitoring: Monitoring, *, quotes: bool) -> list[ColumnDrift]:
-    """For each source its newest batch against its earlier ones; the columns in `answers` are held to the limit."""
+    """For each source its newest batch against its other ones; the columns in `answers` are held to the limit.
+
+    A batch is all that stands of what came under its name. Where all came under one name, it is the newest delivery.
+    """
     table = snapshot.tables["rows"]
     stands = held.rows(table).select("arrival").unique()
     batches = held.rows(snapshot.tables["batches"]).join(stands, on="arrival", how="semi")
     found: list[ColumnDrift] = []
     of_source: dict[str, Compared] = {}
     for (source,), mine in batches.sort("arrival").collect().partition_by("source", as_dict=True).items():
-        *earlier, newest = mine.get_column("arrival")
+        of_newest = pl.col("batch") == pl.col("batch").last()
+        if mine.get_column("batch").n_unique() == 1:
+            of_newest = pl.col("arrival") == pl.col("arrival").last()
+        earlier, newest = (mine.filter(which).get_column("arrival").to_list() for which in (~of_newest, of_newest))
         if not earlier:
             continue
-        before, after = (_of_arrivals(held, table, which, monitoring) for which in (earlier, [newest]))
+        before, after = (_of_arrivals(held, table, which, monitoring) for which in (earlier, newest))
         compared = of_source[source] = Compared(monitoring, after, effective_sample_size(after.rows, None))
         sizes = compared.effective(before, only=monitoring.answers)
         beside = {"source": source, "batch": mine.get_column("batch")[-1]}

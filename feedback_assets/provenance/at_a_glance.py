@@ -14,6 +14,7 @@ from feedback_assets.sources.privacy import shown
 STAYS = ("kept", "copied")
 MOST_COLUMNS = 4
 MOST_REASONS = 1
+MOST_MOVED = 3
 LONGEST = 75
 START = "batches"
 COPIES = "copies, which stand as a number beside their record"
@@ -60,6 +61,26 @@ def led(drifts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
             d["column"],
         ),
     )
+
+
+def since_previous(circumstances: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What moved since the previous materialization: a sentence for each stage at which columns moved first.
+
+    `circumstances` are those of commits by asset, in the order of the pipeline.
+    """
+    found, known = [], set[str]()
+    for asset, own in circumstances.items():
+        columns = (own.get("against_previous") or {}).get("columns", [])
+        moved = [drift for drift in led(columns) if drift["verdict"] == "moved" and drift["column"] not in known]
+        known |= {drift["column"] for drift in moved}
+        said = [
+            f"{drift['column']}, PSI {_three(drift['psi'])}" + (f", {drift['because']}" if drift["because"] else "")
+            for drift in moved[:MOST_MOVED]
+        ]
+        more = f"; and {len(moved) - MOST_MOVED} more" if len(moved) > MOST_MOVED else ""
+        if said:
+            found.append(f"moved since the previous materialization, at `{asset}` first: {'; '.join(said)}{more}")
+    return found
 
 
 def cells(drift: Mapping[str, Any], *, quotes: bool = True) -> list[Cell]:

@@ -1,6 +1,6 @@
 """The causes: all that two releases were made from differently, one change each."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ class Change:
     `id` names it for a person: "batch arena/w2.jsonl", "guideline helpfulness 1.1.0", "filtered.rules/too-fast",
     "deduplicated.threshold", "code of filtered", "polars". `stage` is the first that it reaches. `paths` are its places
     in the trees of the recipes (`tree_of`); a change of code or environment has none: nobody can take it over.
+    `again`: of a batch, that one of its name with other bytes is on both sides.
     """
 
     id: str
@@ -31,10 +32,13 @@ class Change:
     before: Any
     after: Any
     paths: frozenset[Path] = frozenset()
+    again: bool = False
 
     @property
-    def what(self) -> Literal["added", "removed", "changed"]:
-        """Added, removed or changed."""
+    def what(self) -> Literal["added", "removed", "changed", "delivered again", "delivery removed"]:
+        """Added, removed or changed; of a batch, too, that it was delivered again or that this delivery is gone."""
+        if self.again:
+            return "delivered again" if self.before is ABSENT else "delivery removed"
         return "added" if self.before is ABSENT else "removed" if self.after is ABSENT else "changed"
 
     @property
@@ -113,7 +117,8 @@ def changes(before: Recipe, after: Recipe) -> list[Change]:
     left, right = tree_of(before), tree_of(after)
     if before.arrivals is None or after.arrivals is None:
         left["batches"] = right["batches"] = []
-    found = [*_batches(differences(left["batches"], right["batches"], ("batches",)))]
+    stays = {(key[0], key[1]) for key in (before.arrivals or {}).keys() & (after.arrivals or {}).keys()}
+    found = [*_batches(differences(left["batches"], right["batches"], ("batches",)), stays)]
     found += [
         Change(f"guideline {unlike.path[1]}", "guideline", "guideline_joined", *_without_id(unlike), _at(unlike))
         for unlike in differences(left["guidelines"], right["guidelines"], ("guidelines",))
@@ -155,8 +160,11 @@ def _at(unlike: Difference) -> frozenset[Path]:
     return frozenset([unlike.path])
 
 
-def _batches(unlikes: Iterable[Difference]) -> list[Change]:
-    """One change a batch; one that was replaced, other bytes under one name, is one change and not two."""
+def _batches(unlikes: Iterable[Difference], stays: Collection[tuple[str, str]]) -> list[Change]:
+    """One change a batch; one that was replaced, other bytes under one name, is one change and not two.
+
+    `stays`: source and name of the batches of which both sides have a delivery.
+    """
     by_name: dict[tuple[str, str], list[Difference]] = {}
     found = []
     for unlike in unlikes:
@@ -176,7 +184,8 @@ def _batches(unlikes: Iterable[Difference]) -> list[Change]:
             after = next((_plain(unlike.after) for unlike in pair if unlike.after is not ABSENT), ABSENT)
             digest = "" if len(pairs) == 1 else f" {pair[0].path[1].split(chr(0))[2][:12]}"
             paths = frozenset(unlike.path for unlike in pair)
-            changed.append(Change(f"batch {source}/{batch}{digest}", "batch", "ingested", before, after, paths))
+            again = len(pair) == 1 and (source, batch) in stays
+            changed.append(Change(f"batch {source}/{batch}{digest}", "batch", "ingested", before, after, paths, again))
     return changed + found
 
 

@@ -23,6 +23,7 @@ from feedback_assets.signal.drift import finite, kl, psi
 from feedback_assets.signal.section import Limits
 from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.overlay import Overlay
+from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.snapshots.store import Store
 
 EXAMPLES = 5
@@ -33,7 +34,8 @@ def diff(store: Store, before: Release, after: Release) -> dict[str, Any]:
     """Compare two releases.
 
     Returns:
-        `before`, `after`: ids; `causes`: changes (`Change.as_json`, with `lines`, a readable diff); `stages`: of each
+        `before`, `after`: ids; `causes`: changes (`Change.as_json`, with `lines`, a readable diff, and of a batch that
+        was delivered again `rows`: how many of its records are `revised`, `new`, `unchanged`); `stages`: of each
         `rows_in`, `rows_out` and `fates` on both sides, and `drift` of the later against the earlier (PSI, KL in both
         directions, KS by column; None where it cannot be told); `rows`: how many records `came`, `went`, and stayed
         with `changed_weight` or `changed_answer`, and `moved`, by what did it; `untold`: sentences on what could not be
@@ -59,14 +61,36 @@ def diff(store: Store, before: Release, after: Release) -> dict[str, Any]:
             for entry in STAGES
             if entry.name in commits[0] and entry.name in commits[1]
         ]
+    again = _again(store, commits[1]["ingested"], causes)
     return {
         "before": before.id,
         "after": after.id,
-        "causes": [{**change.as_json(), "lines": change.lines()} for change in causes],
+        "causes": [{**change.as_json(), "lines": change.lines(), **again.get(change.id, {})} for change in causes],
         "stages": stages,
         "rows": _rows(store, (before, after), commits, causes, untold),
         "untold": untold,
     }
+
+
+def _again(store: Store, ingested: Commit, causes: Sequence[Change]) -> dict[str, dict[str, Any]]:
+    """By change the `rows` of a batch that was delivered again; nothing where the parts are gone."""
+    again = [change for change in causes if change.what == "delivered again"]
+    if not again or not has_parts(store, ingested.snapshot, "rows", "batches"):
+        return {}
+    rows, batches = (scan(store, ingested.snapshot.tables[name]) for name in ("rows", "batches"))
+    revised = pl.col("revision") > 0
+    counted = rows.group_by("arrival").agg(revised=revised.sum(), new=(~revised).sum())
+    delivery = ("source", "batch", "digest")
+    told = (
+        batches.join(counted, on="arrival", how="left")
+        .unique(delivery, keep="first", maintain_order=True)
+        .select(*delivery, pl.col("revised", "new").fill_null(0), unchanged="redelivered")
+        .collect()
+    )
+    by_delivery = {
+        row[:3]: dict(zip(("revised", "new", "unchanged"), row[3:], strict=True)) for row in told.iter_rows()
+    }
+    return {change.id: {"rows": by_delivery[tuple(change.after[key] for key in delivery)]} for change in again}
 
 
 def _stage(overlay: Overlay, after: Release, was: Commit, now: Commit, untold: list[str]) -> dict[str, Any]:

@@ -136,18 +136,21 @@ def named(fate: str, rule: str | None, version: int | None) -> str:
 
 
 def cause_of(stage: str, rule: str | None, causes: Sequence[Change]) -> str | None:
-    """The change behind what a rule or factor did at a stage: its own, or the only one that reaches so far."""
-    own = [
-        change.id
-        for change in causes
-        if change.kind == "policy" and change.stage == stage and _entry(change.id) == rule and rule is not None
-    ]
+    """The change behind what a rule or factor did at a stage: its own, or the only one that reaches so far.
+
+    A change of the stage's code stands beside that of a rule which is on both sides: either may have done it.
+    """
     reaching = [
-        change.id
+        change
         for change in causes
         if (change.reaches_rows or change.kind == "code") and ORDER.get(change.stage, 0) <= ORDER[stage]
     ]
-    return own[0] if own else reaching[0] if len(reaching) == 1 else None
+    here = [change for change in reaching if change.stage == stage]
+    own = [change for change in here if change.kind == "policy" and rule is not None and _entry(change.id) == rule]
+    if own and own[0].what == "changed":
+        own += [change for change in here if change.kind == "code"]
+    found = own or reaching
+    return found[0].id if len(found) == 1 else None
 
 
 def _entry(change: str) -> str:

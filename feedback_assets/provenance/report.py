@@ -16,7 +16,17 @@ from feedback_assets.materialize.commit import HOLDS_BACK
 from feedback_assets.pictures.bars import Cell, shares_svg
 from feedback_assets.pictures.canvas import classes, colours, percent
 from feedback_assets.pictures.flow import Step, flow_svg
-from feedback_assets.provenance.at_a_glance import COPIES, START, cells, flow_step, is_flow, led, reason, rule_of
+from feedback_assets.provenance.at_a_glance import (
+    COPIES,
+    START,
+    cells,
+    flow_step,
+    is_flow,
+    led,
+    reason,
+    rule_of,
+    since_previous,
+)
 from feedback_assets.provenance.questions import questions
 from feedback_assets.provenance.release import Release, folder
 from feedback_assets.required import baseline_name
@@ -68,7 +78,8 @@ def told(release: Release) -> dict[str, Any]:
     answers = questions(release)
     checks = [{**check, "asset": asset} for asset, commit in commits.items() for check in commit["checks"]]
     waivers = _waivers(content)
-    verdict = _verdict(content, answers, checks, waivers)
+    since = since_previous({asset: circumstances["commits"].get(asset, {}) for asset in commits})
+    verdict = _verdict(content, answers, checks, waivers, since)
     flowing = [commit for commit in commits.values() if is_flow(commit)]
     steps = [flow_step(commit) for commit in flowing]
     columns = answers["distribution"]["columns"]
@@ -112,6 +123,7 @@ def _verdict(
     answers: Mapping[str, Any],
     checks: Sequence[Mapping[str, Any]],
     waivers: Sequence[Mapping[str, str]],
+    since: Sequence[str],
 ) -> dict[str, Any]:
     """Whether anything stands against training, in one line, and what to read first."""
     waived = {(waiver["stage"], waiver["check"]): waiver for waiver in waivers}
@@ -134,6 +146,7 @@ def _verdict(
     if moved:
         says = f"not as expected, though no check holds it: {', '.join(moved)}"
         points.append({"level": "warning", "where": "distributions", "name": "", "says": says})
+    points += [{"level": "warning", "where": "stages", "name": "", "says": says} for says in since]
     for number, question in enumerate(("annotations", "transformations", "distribution"), start=1):
         first, *others = answers[question]["incomplete"] or [None]
         if first is not None:

@@ -82,10 +82,10 @@ class ColumnDrift:
         return self.drift is not None and self.drift.verdict(self.limits.psi_warn, self.adjusted) == "moved"
 
     def as_json(self, *, brief: bool = False) -> dict[str, Any]:
-        """Plain finite values; `brief`: without cells and edges, unless it moved."""
+        """Plain finite values; `brief`: without cells, unless it moved."""
         told = {} if self.drift is None else self.drift.as_json()
         if brief and self.verdict == "stable" and not self.warning:
-            told = {key: value for key, value in told.items() if key not in ("cells", "edges")}
+            del told["cells"]
         return {
             "column": self.name,
             **self.beside,

@@ -49,9 +49,10 @@ def ks(
 class Drift:
     """How `current` differs from `reference`, and what chance gives at these sample sizes.
 
-    `kl` is reference against current, `kl_reversed` the other way. `ks` is None for categories; `ks_exact` is False
-    when it was read off the edges of a declared distribution (a lower bound). `effective_*` are the sample sizes that
-    chance is judged by (Kish, or lower where clusters are given); None for a declared distribution without a sample.
+    `kl` has the `direction` Σ p·ln(p/q), p the reference and q the current; `kl_reversed` is the other way. `ks` is
+    None for categories; `ks_exact` is False when it was read off the edges of a declared distribution (a lower bound).
+    `effective_*` are the sample sizes that chance is judged by (Kish, or lower where clusters are given); None for a
+    declared distribution without a sample.
     Without drift PSI has the mean `psi_mean` ≈ (B−1)(1/N+1/M) and exceeds `psi_critical` ≈ χ²₀.₉₅,B−1·(1/N+1/M) in 5 %
     of samples (Yurdakul, Statistical properties of PSI, 2018). `psi_chance` is the probability, without drift, of as
     great a difference, by Pearson's χ² at the effective sizes: the PSI itself is no χ² where cells are nearly empty.
@@ -78,6 +79,7 @@ class Drift:
     effective_current: float
     epsilon: float = EPSILON
     base: str = "e"
+    direction: str = "reference→current"
 
     def verdict(self, limit: float, adjusted: float | None = None, share_kept: float = 0.0) -> Verdict:
         """Hold the PSI against `limit`, and each value's share against `share_kept`.
@@ -131,6 +133,7 @@ class Drift:
             **numbers,
             "ks_exact": self.ks_exact,
             "base": self.base,
+            "direction": self.direction,
             "n_reference": self.n_reference,
             "n_current": self.n_current,
             "cell_count": len(self.cells),

@@ -12,8 +12,10 @@ from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import materialize
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.at_a_glance import since_previous
 from feedback_assets.provenance.questions import questions
 from feedback_assets.provenance.release import Release, release
+from feedback_assets.provenance.report import report, told
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "ledge"]
 BATCHES, EACH = 3, 400
@@ -161,6 +163,26 @@ def test_a_mapping_that_turns_1_into_10_breaks_the_baseline_of_an_approved_relea
     assert [entry["column"] for entry in moved] == ["score"]
 
 
+def test_a_mapping_that_turns_every_label_leads_the_report_though_no_baseline_is_declared(plant):
+    shown = PAIRS | {"shown_order": "'ab'"}
+    plant.policy["ingested"]["sources"][0]["columns"] = shown
+    _, first, _ = plant.run()
+    assert "since the previous materialization" not in report(first)
+    plant.policy["ingested"]["sources"][0]["columns"] = shown | {"label": "'a'"}
+    plant.policy["ingested"]["sources"][2]["columns"] = POINTS | {
+        "score": "CASE WHEN points > 1 THEN points ELSE 10 * points END"
+    }
+    commits, made, _ = plant.run()
+    assert made is not None, failed(commits)
+    (said,) = since_previous({name: commit.circumstances for name, commit in commits.items()})
+    assert said.startswith("moved since the previous materialization, at `ingested` first: ")
+    assert "position_win, PSI " in said
+    assert "`score=< 0.222222` went from 31.8 % to 0.0 %" in said
+    verdict = told(made)["verdict"]
+    assert verdict["level"] == "look"
+    assert said in [point["says"] for point in verdict["points"] if point["level"] == "warning"]
+
+
 def test_a_batch_in_which_1_became_10_differs_from_the_earlier_ones_and_blocks_only_if_the_policy_says_so(plant):
     lines = [json.loads(line) for line in (plant.folder / "points-2.jsonl").read_text().splitlines()]
     plant.write("points-2", [line | {"points": line["points"] if line["points"] > 1 else 10} for line in lines])
@@ -174,6 +196,21 @@ def test_a_batch_in_which_1_became_10_differs_from_the_earlier_ones_and_blocks_o
     assert compared == {("pairs", "pairs-2.jsonl"), ("points", "points-2.jsonl")}
     plant.policy["monitoring"] = {"gating": ["input"]}
     assert plant.run()[2].startswith("the gate refuses: ingested: the check input_drift failed: The PSI of score in")
+
+
+def test_a_batch_that_came_again_is_compared_as_it_stands_with_the_rows_that_stayed(plant):
+    plant.run()
+    lines = [json.loads(line) for line in (plant.folder / "points-2.jsonl").read_text().splitlines()]
+    plant.write("points-2", [line | {"one": f"{line['one']}!"} if line["points"] == 1 else line for line in lines])
+    more = [json.loads(line) for line in (plant.folder / "small-0.jsonl").read_text().splitlines()]
+    plant.write("small-0", more + [plant.pair(f"u{i}") for i in range(80)])
+    commits, _, _ = plant.run()
+    assert "ingested/input_drift" not in failed(commits)
+    compared = commits["ingested"].content["input"]
+    sizes = {(entry["source"], entry["column"]): (entry["n_reference"], entry["n_current"]) for entry in compared}
+    assert sizes["points", "score"] == (800, 400)
+    # All of `small` is one file: what it brought is held against what it had.
+    assert sizes["small", "category"] == (40, 80)
 
 
 def test_a_category_halved_by_deduplication_is_named_with_the_rule_that_did_it(plant):

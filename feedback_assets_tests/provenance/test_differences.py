@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from feedback_assets import open_store
+from feedback_assets.cli.diff import show_diff
 from feedback_assets.provenance.changes import changes, hybrid, tree_of
 from feedback_assets.provenance.differences import diff
-from feedback_assets.provenance.recipe import recipe
+from feedback_assets.provenance.effects import cause_of
+from feedback_assets.provenance.recipe import Recipe, recipe
 from feedback_assets.provenance.release import annotations_of
 from feedback_assets.snapshots.store import LocalStore
 from feedback_assets_tests.provenance.conftest import FLIPPED, history, release_of
+from feedback_assets_tests.provenance.votes import Votes, vote
 
 CAUSES = [f"batch arena/{FLIPPED}", "guideline helpfulness 1.1.0", "filtered.rules/no-guideline"]
 
@@ -92,3 +96,45 @@ def test_with_all_changes_a_hybrid_is_the_other_release(project: Path) -> None:
     assert tree_of(hybrid(before, after, found)) == tree_of(after)
     assert tree_of(hybrid(before, after, [])) == tree_of(before)
     assert hybrid(before, after, found).arrivals == after.arrivals
+
+
+def test_a_batch_that_came_again_with_other_bytes_was_not_added(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    votes = Votes(tmp_path / "votes")
+    lines = [vote(f"v{n}", f"ann-{n}", f"matter {n}") for n in range(5)]
+    votes.put("week-1.jsonl", *lines)
+    first = votes.run()
+    votes.put("week-1.jsonl", *lines[:3], *(line | {"choice": "two"} for line in lines[3:]), vote("v5", "eve", "x"))
+    votes.put("week-2.jsonl", vote("w0", "bob", "weather"))
+    second = votes.run()
+    store = LocalStore(votes.folder / "store")
+    found = diff(store, first, second)
+    again, added = found["causes"]
+    assert (again["id"], again["what"]) == ("batch votes/week-1.jsonl", "delivered again")
+    assert again["rows"] == {"revised": 2, "new": 1, "unchanged": 3}
+    assert (added["id"], added["what"], "rows" in added) == ("batch votes/week-2.jsonl", "added", False)
+    assert [cause["what"] for cause in diff(store, second, first)["causes"]] == ["delivery removed", "removed"]
+    show_diff(found)
+    assert "batch votes/week-1.jsonl  delivered again: 2 revised, 1 new, 3 unchanged" in capfd.readouterr().out
+    shutil.rmtree(votes.folder / "store" / "parts")
+    assert [cause["what"] for cause in diff(store, first, second)["causes"]] == ["delivered again", "added"]
+
+
+def _recipe(factor: dict[str, Any], code: str) -> Recipe:
+    return Recipe({}, [], {"reweighted": {"factors": [factor]}}, {"reweighted": code}, {"reweighted": code}, {})
+
+
+@pytest.mark.parametrize(
+    ("factor", "code", "cause"),
+    [
+        ({"reason": "said otherwise"}, "2", "code of reweighted"),
+        ({"floor": 0.5}, "1", "reweighted.factors/strength"),
+        ({"floor": 0.5}, "2", None),
+        ({"id": "other"}, "2", "reweighted.factors/strength"),
+    ],
+)
+def test_a_weight_is_owed_to_what_can_have_moved_it(factor: dict[str, Any], code: str, cause: str | None) -> None:
+    strength = {"id": "strength", "version": 1, "reason": "a sure answer says more", "floor": 0.2}
+    found = changes(_recipe(strength, "1"), _recipe({**strength, **factor}, code))
+    assert cause_of("reweighted", "strength", found) == cause

@@ -216,6 +216,18 @@ def test_of_many_categories_the_distribution_names_fifty_and_pools_the_rest():
     assert shares["(other)"] == pytest.approx(30 / 80)
 
 
+def test_beside_every_value_stands_how_it_was_computed_also_where_nothing_moved():
+    frame = records([{"prompt_chars": i % 50, "category": "ab"[i % 2]} for i in range(1000)])
+    found = {d.name: d for d in drift_between(signal_of(frame), signal_of(frame), LIMITS)}
+    told = {name: found[name].as_json(brief=True) for name in ("prompt_chars", "category")}
+    assert [entry["verdict"] for entry in told.values()] == ["stable", "stable"]
+    assert (len(told["prompt_chars"]["edges"]), told["category"]["edges"]) == (9, None)
+    for entry in told.values():
+        said = {key: entry[key] for key in ("epsilon", "base", "direction", "n_reference", "n_current")}
+        assert list(said.values()) == [1e-4, "e", "reference→current", 1000, 1000]
+        assert "cells" not in entry
+
+
 def test_judgments_of_few_annotators_are_not_taken_for_independent():
     rows = [{"category": "ab"[w % 2], "annotator_id": f"w{w}"} for w in range(20) for _ in range(100)]
     expected = {"category": {"a": 0.2, "b": 0.8}}
