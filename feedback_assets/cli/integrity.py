@@ -50,7 +50,7 @@ def verify_store(
     policy: Path | None, store: str | None, release: str | None, *, logical: bool, keys: list[str], as_json: bool
 ) -> None:
     """Verify, print what was found, and refuse if anything is damaged."""
-    opened = in_folder(open_store(policy, store), "verify")
+    opened = open_store(policy, store)
     with bar(quiet=as_json) as listener:
         found = verify(opened, release, logical=logical, public_keys=keys, listener=listener)
     if as_json:
