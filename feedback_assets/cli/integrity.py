@@ -21,7 +21,6 @@ from feedback_assets.provenance.erase import Plan, erase
 from feedback_assets.provenance.gc import Keep, gc
 from feedback_assets.provenance.sought import NothingKnown, Request
 from feedback_assets.provenance.verify import Listener, Verified, verify
-from feedback_assets.snapshots.store import in_folder
 from feedback_assets.sources.privacy import PSEUDONYM, pseudonyms
 
 SHOWN = 50  # damages that are listed; --json has all
@@ -135,7 +134,7 @@ def _show_erased(request: Request, plan: Plan, *, do: bool) -> None:
 
 def collect(policy: Path | None, store: str | None, keep: Keep, *, do: bool, as_json: bool) -> None:
     """Collect garbage, or say what that would be, and print it."""
-    sweep = gc(in_folder(open_store(policy, store), "gc"), keep, do=do)
+    sweep = gc(open_store(policy, store), keep, do=do)
     if as_json:
         _print_json(asdict(sweep))
         return

@@ -237,16 +237,15 @@ class Bucket:
         raise FeedbackError(f"{self.url}/{key}: others put it and take it away without end; run again")
 
     def _asked(self, call: Callable[[], Result]) -> Result:
-        """`call`, and once more if it broke off in the middle of an answer, which the library does not repeat."""
-        try:
-            return self._told(call)
-        except _Unanswered as error:
-            if "retries" in str(error):
-                raise OutOfReach(str(error)) from None
-        try:
-            return self._told(call)
-        except _Unanswered as error:
-            raise OutOfReach(str(error)) from None
+        """`call`, and again if it broke off in the middle of an answer, which the library does not repeat."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._told(call)
+            except _Unanswered as error:
+                gave_up = "retries" in str(error) and "body error" not in str(error)
+                if gave_up or attempt == ATTEMPTS:
+                    raise OutOfReach(str(error)) from None
+        raise AssertionError("the last attempt returns or raises")
 
     def _told(self, call: Callable[[], Result]) -> Result:
         """`call`; what a person can mend is said in one line."""

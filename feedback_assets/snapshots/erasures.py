@@ -184,6 +184,17 @@ class Erasures:
             key = self._moved[key]
         return key
 
+    def written(self) -> set[str]:
+        """The keys of all objects that erasures put in place of others."""
+        return {
+            key
+            for erasure in self.all()
+            for key in (
+                *erasure.moved.values(),
+                *(rewritten_key(path, new) for path, (_, new) in erasure.replaced.items()),
+            )
+        }
+
     def withdrawn_lines(self, key: str) -> dict[int, list[str]]:
         """The rows of a landed object that were emptied: number from 1 → row_ids of the records that it was."""
         found: dict[int, list[str]] = {}

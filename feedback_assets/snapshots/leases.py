@@ -29,6 +29,8 @@ PATIENCE = 600.0  # seconds that a writer waits for one that is alone
 ALONE = "leases/alone.json"
 SLOTS = 64
 _held: Counter[str] = Counter()
+_kept_now: set[str] = set()  # the names of the leases that this process keeps
+_left: dict[str, set[str]] = {}  # by place: keys of leases that could not be given back
 _guard = Lock()
 
 
@@ -51,7 +53,7 @@ def writing(store: Store, what: str) -> Iterator[None]:
             return
         until = time.monotonic() + PATIENCE
         while True:
-            with _kept(store, _taken(store, what), what):
+            with _kept(store, *_taken(store, what)):
                 if (other := _living(store, ALONE)) is None:
                     _look_again(store)
                     yield
@@ -71,11 +73,12 @@ def alone(store: Store, what: str) -> Iterator[Callable[[], None]]:
     Raises:
         FeedbackError: a run writes to it, or another is alone with it.
     """
-    while not store.put(ALONE, _told(what)):
+    lease = _new(what)
+    while not _put(store, ALONE, lease):
         if (other := _living(store, ALONE)) is not None:
             raise _busy(store, other)
         store.delete(ALONE)
-    with _kept(store, ALONE, what) as sure:
+    with _kept(store, ALONE, lease) as sure:
         for key, other in zip(_slots(), _leases(store), strict=True):
             if other is None:
                 continue
@@ -97,15 +100,17 @@ def _slots() -> list[str]:
 
 def _leases(store: Store) -> list[dict[str, Any] | None]:
     """What lies in each slot."""
-    return each(lambda key: _read(store, key), _slots(), most=16)
+    return each(lambda key: _read(store, key), _slots(), most=16, waits=True)
 
 
-def _taken(store: Store, what: str) -> str:
-    """A slot with a lease of our own."""
+def _taken(store: Store, what: str) -> tuple[str, dict[str, Any]]:
+    """A slot, and the lease of our own that lies in it now."""
+    _give_back_left(store)
+    lease = _new(what)
     slots, start = _slots(), secrets.randbelow(SLOTS)
     for key in (*slots[start:], *slots[:start]):
-        if store.put(key, _told(what), durable=False):
-            return key
+        if _put(store, key, lease):
+            return key, lease
     raise FeedbackError(
         f"{store.place}: {SLOTS} leases lie there; `feedback-assets gc --yes` takes away those of runs that were killed"
     )
@@ -123,8 +128,18 @@ def _busy(store: Store, lease: dict[str, Any]) -> FeedbackError:
     )
 
 
+def _give_back_left(store: Store) -> None:
+    left = _left.setdefault(store.place, set())
+    for key in sorted(left):
+        lease = _read(store, key)
+        ours = (socket.gethostname(), os.getpid())
+        if lease is not None and (lease["host"], lease["pid"]) == ours and not _lives(lease):
+            store.delete(key)
+        left.discard(key)
+
+
 @contextmanager
-def _kept(store: Store, key: str, what: str) -> Iterator[Callable[[], None]]:
+def _kept(store: Store, key: str, lease: dict[str, Any]) -> Iterator[Callable[[], None]]:
     """Keep a lease that was put alive, and take it away in the end. What is given raises if it may count as dead."""
     ended = Event()
     beats, lost = [time.monotonic()], Event()
@@ -132,19 +147,19 @@ def _kept(store: Store, key: str, what: str) -> Iterator[Callable[[], None]]:
     def beat() -> None:
         while not ended.wait(BEAT):
             with suppress(FeedbackError):  # such as a bucket that does not answer: it may the next time
-                if not store.replace(key, _told(what)):
+                if not store.replace(key, _told(lease)):
                     lost.set()
                 beats.append(time.monotonic())
 
     def is_ours() -> bool:
-        lease, mine = _read(store, key), json.loads(_told(what))
-        return lease is not None and all(lease[name] == mine[name] for name in ("host", "pid", "began"))
+        there = _read(store, key)
+        return there is not None and there["name"] == lease["name"]
 
     def sure() -> None:
         if lost.is_set() or time.monotonic() - beats[-1] > LAPSE - 2 * BEAT or not is_ours():
             raise FeedbackError(
-                f"{store.place}: {what} gave no sign of life for too long, and may count as dead there; run it again, "
-                "then `feedback-assets verify`"
+                f"{store.place}: {lease['what']} gave no sign of life for too long, and may count as dead there; "
+                "run it again, then `feedback-assets verify`"
             )
 
     thread = Thread(target=beat, name="lease", daemon=True)
@@ -155,15 +170,34 @@ def _kept(store: Store, key: str, what: str) -> Iterator[Callable[[], None]]:
     finally:
         ended.set()
         thread.join()
+        _kept_now.discard(lease["name"])
+        _left.setdefault(store.place, set()).add(key)
         if is_ours():
             store.delete(key)
+        _left[store.place].discard(key)
 
 
-def _told(what: str) -> bytes:
+def _new(what: str) -> dict[str, Any]:
+    """A lease of this process, under a name of its own."""
     pid = os.getpid()
-    return canonical_json(
-        {"what": what, "host": socket.gethostname(), "pid": pid, "began": _began(pid), "at": round(time.time(), 3)}
-    )
+    return {"what": what, "name": secrets.token_hex(8), "host": socket.gethostname(), "pid": pid, "began": _began(pid)}
+
+
+def _told(lease: dict[str, Any]) -> bytes:
+    return canonical_json({**lease, "at": round(time.time(), 3)})
+
+
+def _put(store: Store, key: str, lease: dict[str, Any]) -> bool:
+    put = False
+    _kept_now.add(lease["name"])
+    _left.setdefault(store.place, set()).add(key)  # for where no answer says whether it was put
+    try:
+        put = store.put(key, _told(lease), durable=False)
+        _left[store.place].discard(key)
+    finally:
+        if not put:
+            _kept_now.discard(lease["name"])
+    return put
 
 
 def _living(store: Store, key: str) -> dict[str, Any] | None:
@@ -179,13 +213,15 @@ def _read(store: Store, key: str) -> dict[str, Any] | None:
         return None
     try:
         lease = json.loads(data)
-        return {name: lease[name] for name in ("what", "host", "pid", "began", "at")}
+        return {"name": lease.get("name"), **{name: lease[name] for name in ("what", "host", "pid", "began", "at")}}
     except (ValueError, KeyError, TypeError):
         raise FeedbackError(f"{store.uri(key)}: this lease cannot be read; delete it if no run is at work") from None
 
 
 def _lives(lease: dict[str, Any]) -> bool:
     if lease["host"] == socket.gethostname():
+        if lease["pid"] == os.getpid():
+            return lease["name"] in _kept_now
         return _began(lease["pid"]) == lease["began"]
     return time.time() - lease["at"] < LAPSE
 

@@ -18,6 +18,8 @@ from feedback_assets.snapshots.erasures import Erasure, Erasures
 
 REDIRECTED = ("parts/", "exports/", "landed/")
 """Objects named by their digest, for which another stands once something in them was erased."""
+OF_A_MACHINE = ("dagster", "hybrids", "tmp")
+"""Folders that lie on each machine, wherever the store is."""
 USED = 24 * 3600.0  # seconds: how exactly it is known when a remembered value was used last
 _SYNCING = ThreadPoolExecutor(4, thread_name_prefix="fsync")
 
@@ -172,15 +174,9 @@ def store_at(place: Path | str, folder: Path) -> Store:
     return S3Store(Bucket(str(place)), folder / ".feedback_assets" / "s3")
 
 
-def in_folder(store: Store, what: str) -> "LocalStore":
-    """`store`, which is a folder.
-
-    Raises:
-        FeedbackError: it is elsewhere, where `what` does not work yet.
-    """
-    if not isinstance(store, LocalStore):
-        raise FeedbackError(f"{store.place}: {what} works on a store in a folder, not yet in a bucket; copy it to one")
-    return store
+def holder(store: Store, prefix: str) -> Store:
+    """What holds the objects under a folder of a store: the store, or its folder on this machine."""
+    return store.here if prefix in OF_A_MACHINE else store
 
 
 class LocalStore:
