@@ -14,6 +14,7 @@ from feedback_assets.cli.project import open_project
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.materialize import materialize
 from feedback_assets.materialize.project import Project
+from feedback_assets.orchestration.run import run
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.erase import erase
 from feedback_assets.provenance.gc import Keep, gc
@@ -358,3 +359,13 @@ def test_batches_of_the_team_that_lie_in_a_bucket_are_named_and_stay(made: Votes
     assert plan.sources == [f"s3://{bucket}/in/w1", f"s3://{bucket}/in/w2"]
     assert holding(votes.folder / "store", *ANNA) == {}
     assert sorted(s3.objects(bucket)) == ["in/w1", "in/w2"]
+
+
+def test_the_dagster_home_of_a_run_holds_nothing_of_them_either(lifted: Lifted, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    assert run(lifted.project()).release is not None
+    here = lifted.project().store.here.root
+    assert (here / "dagster").is_dir()
+    erase(lifted.project(), Request(annotator="anna-7781"), do=True)
+    assert run(lifted.project()).release is not None
+    assert holding(here, *ANNA) == {} == lifted.holding(*ANNA)
