@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from feedback_assets.digests import canonical_json, digest, file_digest, fingerprint
-from feedback_assets.errors import FeedbackError, Refused
+from feedback_assets.errors import FeedbackError, OutOfReach, Refused
 from feedback_assets.materialize.commit import Commit, Commits
 from feedback_assets.materialize.landing import landed_keys
 from feedback_assets.pipeline import STAGES
@@ -26,7 +26,7 @@ from feedback_assets.provenance.signature import ENVELOPE, MANIFEST, check, publ
 from feedback_assets.provenance.training_run import ASSET as TRAINING_RUN
 from feedback_assets.snapshots.erasures import Erasure, done_key, erasure_key
 from feedback_assets.snapshots.snapshot import Snapshot
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.threads import each
 
 MISSING = "missing"
@@ -82,7 +82,7 @@ Listener = Callable[[str, int, int], None]
 
 
 def verify(
-    store: LocalStore,
+    store: Store,
     release: str | None = None,
     *,
     logical: bool = False,
@@ -100,15 +100,16 @@ def verify(
         listener: is told how far it is.
 
     Raises:
-        FeedbackError: there is no such release, or several; or a key cannot be read.
+        FeedbackError: there is no such release, or several; a key cannot be read; or the store is out of reach.
     """
     for key in public_keys:
         public_key(key)
+    store.look_again()
     return _Verifier(store, logical, public_keys, listener).run(release)
 
 
 class _Verifier:
-    def __init__(self, store: LocalStore, logical: bool, public_keys: Sequence[str], listener: Listener) -> None:
+    def __init__(self, store: Store, logical: bool, public_keys: Sequence[str], listener: Listener) -> None:
         self.store, self.logical, self.public_keys, self.listener = store, logical, public_keys, listener
         self.found = Verified()
         self.files: dict[str, tuple[str, Use]] = {}  # path → expected digest, and where it belongs
@@ -143,9 +144,8 @@ class _Verifier:
         self.found.damages.append(Damage(what, path, where, expected, found, releases))
 
     def _get(self, what: str, path: str, releases: tuple[str, ...] = ()) -> bytes | None:
-        try:
-            data = self.store.get(path)
-        except FeedbackError:
+        data = self.store.find(path)
+        if data is None:
             self._damage(what, path, "", "", MISSING, releases)
             return None
         self.found.objects += 1
@@ -169,9 +169,8 @@ class _Verifier:
                 self._damage("erasure", key, where, "done", "not done", erasure.releases)
 
     def _entries(self) -> list[dict[str, Any]]:
-        names = self.store.names("releases/log")
         entries = []
-        for number in range(1, max((int(name.split(".")[0]) for name in names if name[:10].isdigit()), default=0) + 1):
+        for number in range(1, self._last("releases/log") + 1):
             key = f"releases/log/{number:010d}.json"
             data = self._get("release entry", key)
             if data is None:
@@ -206,6 +205,14 @@ class _Verifier:
         data = self._get("report", key, (made.id,)) if self.store.exists(key) else None
         if data is not None and not is_whole(data):
             self._damage("report", key, "", "the digest it ends with", "another", (made.id,))
+
+    def _last(self, records: str) -> int:
+        """The number of the last of these records; a listing may not have it yet, and gaps may be before it."""
+        names = (name for name in self.store.names(records) if name[:10].isdigit())
+        last = max((int(name[:10]) for name in names), default=0)
+        while self.store.exists(f"{records}/{last + 1:010d}.json"):
+            last += 1
+        return last
 
     def _release(self, release_id: str, expected: str) -> None:
         key, releases = f"{folder(release_id)}/manifest.json", (release_id,)
@@ -276,8 +283,7 @@ class _Verifier:
 
     def _history(self) -> None:
         for asset in (*(stage.name for stage in STAGES), TRAINING_RUN):
-            names = [name for name in self.store.names(f"commits/{asset}") if name[:10].isdigit()]
-            last = max((int(name[:10]) for name in names), default=0)
+            last = self._last(f"commits/{asset}")
             for number in range(1, last + 1):
                 commit = self._commit(asset, number, "", ())
                 if commit is not None:
@@ -340,9 +346,12 @@ class _Verifier:
             wanted = _named(current)
         while (path, wanted) in self.replaced:
             wanted = self.replaced[path, wanted]
-        place = self.store.root / current
+        values = None
         try:
-            found, size = file_digest(place), place.stat().st_size
+            with self.store.at_rest(current) as place:
+                found, size = file_digest(place), place.stat().st_size
+                if found == wanted == expected and self.logical and path in self.fingerprints:
+                    values = fingerprint(pl.read_parquet(place, glob=False, hive_partitioning=False))
         except FileNotFoundError:
             if path not in self.needed and (path in self.optional or current in self.optional):
                 return lambda: self.found.collected.append(path)
@@ -350,9 +359,6 @@ class _Verifier:
         except OSError as error:
             said = f"cannot be read: {error.strerror}"
             return lambda: self._damage(use.what, path, use.where, wanted, said, use.releases)
-        values = None
-        if found == wanted == expected and self.logical and path in self.fingerprints:
-            values = fingerprint(pl.read_parquet(place, glob=False, hive_partitioning=False))
 
         def told() -> None:
             self.found.objects += 1
@@ -367,7 +373,7 @@ class _Verifier:
         return told
 
 
-def _chosen(entries: list[dict[str, Any]], name: str | None, store: LocalStore) -> dict[str, str]:
+def _chosen(entries: list[dict[str, Any]], name: str | None, store: Store) -> dict[str, str]:
     """The releases that are meant: id → digest of the manifest."""
     known = {entry["id"]: entry["manifest"] for entry in entries}
     if name is None:
@@ -381,4 +387,7 @@ def _named(key: str) -> str:
 
 
 def _line(error: Exception) -> str:
+    """What is wrong; an error that says nothing of what the store holds is raised again."""
+    if isinstance(error, OutOfReach):
+        raise error
     return " ".join(str(error).split())
