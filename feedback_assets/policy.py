@@ -147,7 +147,8 @@ def _first_problem(path: Path, root: yaml.Node | None, error: ValidationError, m
     from difflib import get_close_matches
 
     problems = error.errors(include_url=False)
-    first = problems[0]
+    unknown = [one for one in problems if one["type"] == "extra_forbidden"]
+    first = (unknown or problems)[0]
     steps = tuple(first["loc"])
     key = ".".join(str(step) for step in steps) or "the policy"
     line = _line_of(root, steps)
@@ -157,6 +158,8 @@ def _first_problem(path: Path, root: yaml.Node | None, error: ValidationError, m
         close = get_close_matches(str(steps[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         message = f"unknown key; {hint}"
+        meant = (*steps[:-1], *close)
+        problems = [one for one in problems if one["type"] != "missing" or tuple(one["loc"]) != meant]
     elif first["type"] == "missing":
         message = "this key is required and is missing"
     else:

@@ -9,10 +9,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def each(function: Callable[[Item], Result], items: Iterable[Item], most: int = 4) -> list[Result]:
-    """`function` of each item, in order, at most `most` (and one a processor) at the same time."""
+def each(
+    function: Callable[[Item], Result], items: Iterable[Item], most: int = 4, *, waits: bool = False
+) -> list[Result]:
+    """`function` of each item, in order, at most `most` at the same time; and one a processor, unless it `waits`."""
     listed = list(items)
-    workers = min(most, os.cpu_count() or 1, len(listed))
+    workers = min(most, len(listed)) if waits else min(most, os.cpu_count() or 1, len(listed))
     if workers < 2:
         return [function(item) for item in listed]
     with ThreadPoolExecutor(workers) as pool:

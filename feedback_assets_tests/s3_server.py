@@ -48,6 +48,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # else each answer waits for an acknowledgement
 
             def handle_any(self) -> None:
                 server._serve(self)
@@ -72,8 +73,14 @@ class Server:
         """Remove an object."""
         self._ask("DELETE", path)
 
+    def keep_versions(self, bucket: str, status: str) -> None:
+        """Let a bucket keep old versions ("Enabled"), or not of what comes from now on ("Suspended")."""
+        told = f"<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>"
+        self._ask("PUT", f"{bucket}?versioning", told.encode())
+
     def _ask(self, method: str, path: str, data: bytes | None = None) -> None:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.moto_port}/{quote(path)}", data, method=method)
+        url = f"http://127.0.0.1:{self.moto_port}/{quote(path, safe='/?')}"
+        request = urllib.request.Request(url, data, method=method)
         request.add_header("Content-Type", "application/octet-stream")
         # moto looks who asks, and believes it.
         credential = "Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=none"
@@ -88,6 +95,14 @@ class Server:
             for partition in backend.values():
                 for bucket in partition.buckets.values():
                     bucket.keys.clear()
+
+    def objects(self, bucket: str) -> dict[str, bytes]:
+        """Every object of a bucket."""
+        from moto.backends import get_backend
+
+        partitions = (partition for backend in get_backend("s3").values() for partition in backend.values())
+        (held,) = (partition.buckets[bucket] for partition in partitions if bucket in partition.buckets)
+        return {key: found.value for key, found in held.keys.items() if hasattr(found, "value")}
 
     @contextmanager
     def failing(self, fails: Callable[[Request], str | None]) -> Iterator[None]:

@@ -66,7 +66,7 @@ def show_bisect(found: Bisected) -> None:
     console.print(f"{found.metric.name}: {_said(good)} (good) → {_said(bad)} (bad)", style="bold", soft_wrap=True)
     console.print(found.metric.meaning, style="dim")
     for side, values in (("good", found.good), ("bad", found.bad)):
-        if values["recorded"] is None:
+        if values["gone"]:
             console.print(f"the {side} release is as rebuilt today: its recorded rows are gone", style="yellow")
         elif values["recorded"] != values["rebuilt"]:
             line = f"the {side} release was {_said(values['recorded'])} when it was made; today's code gives another"

@@ -23,9 +23,9 @@ def inspected(path: Path, name: str | None) -> dict[str, Any]:
     """Everything that is said of a file, as plain JSON values.
 
     Returns:
-        `file`, `format`, `rows`, `preset`, `section` (YAML), `open` (what a person has to fill in), `records` (how
-        many), `preview` (ten of them, texts cut short) and `quarantined` (by reason and column: how many, the first
-        line, its value).
+        `file`, `looked_at` (the file's own name), `format`, `rows`, `preset`, `section` (YAML), `open` (what a person
+        has to fill in), `records` (how many), `preview` (ten of them, texts cut short) and `quarantined` (by reason and
+        column: how many, the first line, its value).
 
     Raises:
         FeedbackError: the file cannot be read.
@@ -42,7 +42,8 @@ def inspected(path: Path, name: str | None) -> dict[str, Any]:
     )
     return {
         "file": str(path),
-        "format": format_of(path.name),
+        "looked_at": file.name,
+        "format": format_of(file.path.name),
         "rows": raw.frame.height + raw.malformed.height,
         "columns": [column for column in raw.frame.columns if column != "__line"],
         "preset": proposal.fits,
@@ -72,7 +73,10 @@ def _preview(rows: pl.DataFrame, content: pl.DataFrame) -> list[dict[str, Any]]:
 def show_inspected(found: dict[str, Any]) -> None:
     """For the terminal: the section can be copied as it stands."""
     out = open_console()
-    out.print(f"{found['file']}: {found['format']}, {found['rows']:,} rows", style="bold", soft_wrap=True, markup=False)
+    of = "" if Path(found["file"]).name == found["looked_at"] else f", of which {found['looked_at']} was looked at"
+    out.print(
+        f"{found['file']}{of}: {found['format']}, {found['rows']:,} rows", style="bold", soft_wrap=True, markup=False
+    )
     known = f"this is the preset {found['preset']}" if found["preset"] else "no preset fits: by names and values"
     out.print(f"Proposed, {known}. Check each line, fill in what is open:\n", markup=False)
     for line in found["section"].splitlines():
@@ -102,6 +106,9 @@ def _records(out: Any, found: dict[str, Any]) -> None:
 
 
 def _quarantined(out: Any, found: dict[str, Any]) -> None:
+    if not found["rows"]:
+        out.print("\nThe file has no rows: nothing can be said of what would be quarantined.", style="yellow")
+        return
     if not found["quarantined"]:
         out.print("\nNothing would be quarantined.", style="green")
         return

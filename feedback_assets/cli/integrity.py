@@ -21,7 +21,6 @@ from feedback_assets.provenance.erase import Plan, erase
 from feedback_assets.provenance.gc import Keep, gc
 from feedback_assets.provenance.sought import NothingKnown, Request
 from feedback_assets.provenance.verify import Listener, Verified, verify
-from feedback_assets.snapshots.store import in_folder
 from feedback_assets.sources.privacy import PSEUDONYM, pseudonyms
 
 SHOWN = 50  # damages that are listed; --json has all
@@ -50,7 +49,7 @@ def verify_store(
     policy: Path | None, store: str | None, release: str | None, *, logical: bool, keys: list[str], as_json: bool
 ) -> None:
     """Verify, print what was found, and refuse if anything is damaged."""
-    opened = in_folder(open_store(policy, store), "verify")
+    opened = open_store(policy, store)
     with bar(quiet=as_json) as listener:
         found = verify(opened, release, logical=logical, public_keys=keys, listener=listener)
     if as_json:
@@ -135,7 +134,7 @@ def _show_erased(request: Request, plan: Plan, *, do: bool) -> None:
 
 def collect(policy: Path | None, store: str | None, keep: Keep, *, do: bool, as_json: bool) -> None:
     """Collect garbage, or say what that would be, and print it."""
-    sweep = gc(in_folder(open_store(policy, store), "gc"), keep, do=do)
+    sweep = gc(open_store(policy, store), keep, do=do)
     if as_json:
         _print_json(asdict(sweep))
         return

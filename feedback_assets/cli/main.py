@@ -1,6 +1,7 @@
 """The command line: `feedback-assets`. Exit 0: fine; 1: a check or the gate refuses; 2: usage or input error."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,13 @@ def main() -> None:
         code = 0
     except OSError as error:
         # What a store or a batch folder can do wrong: not writable, not a folder, full.
-        code = _say(f"{error.filename or 'disk'}: {error.strerror or error}", 2)
+        part = re.search(r"\S*parts/\w\w/\w{64}\.parquet", str(error))
+        if part is not None:
+            code = _say(
+                f"{part[0]}: this part is gone; of a release `--release` tells what lies beside its manifest", 2
+            )
+        else:
+            code = _say(f"{error.filename or 'disk'}: {error.strerror or error}", 2)
     except Exception as error:
         from feedback_assets.sources.files import first_line
 
@@ -517,6 +524,8 @@ def erase(
     """Erase a record or an annotator from every byte of the store, its training files and what was landed."""
     if (record is None) == (annotator is None):
         raise FeedbackError("say either --record ID or --annotator ID")
+    if not (record or annotator or "").strip():
+        raise FeedbackError("a blank names nobody; say --record ID or --annotator ID")
     from feedback_assets.cli.integrity import erase_records
     from feedback_assets.provenance.sought import Request
 
@@ -554,7 +563,7 @@ def gc(
 
 @app.command()
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A file of feedback in any known format.")],
+    file: Annotated[Path, typer.Argument(help="A file of feedback in any known format, or a folder of such.")],
     source_name: Annotated[
         str | None, typer.Option(help="Name of the source. Default: from the file's name.", show_default=False)
     ] = None,

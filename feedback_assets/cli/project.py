@@ -5,10 +5,11 @@ from pathlib import Path
 
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.project import Project
-from feedback_assets.snapshots.store import Store, store_at
+from feedback_assets.snapshots.store import LocalStore, Store, store_at
 
 POLICY = "FEEDBACK_ASSETS_POLICY"
 STORE = "FEEDBACK_ASSETS_STORE"
+_OF_A_RUN = ("commits", "releases", "parts", "dagster")
 SAMPLE = Path(".feedback_assets/sample")
 
 
@@ -37,8 +38,15 @@ def open_made(policy: Path | None, store: Path | str | None) -> Project:
 
 
 def open_store(policy: Path | None, store: Path | str | None) -> Store:
-    """The store of a project; the policy, which may have changed since or be gone, is not read."""
-    return store_at(_store(policy, store), _file(policy).resolve().parent)
+    """The store of a project; the policy, which may have changed since or be gone, is not read.
+
+    Raises:
+        FeedbackError: no run has made a store there.
+    """
+    opened = store_at(_store(policy, store), _file(policy).resolve().parent)
+    if isinstance(opened, LocalStore) and not any((opened.root / name).is_dir() for name in _OF_A_RUN):
+        raise FeedbackError(f"{opened.place}: no run has made a store here; correct --policy or --store")
+    return opened
 
 
 def policy_folder(policy: Path | None) -> Path | None:

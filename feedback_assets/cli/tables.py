@@ -323,19 +323,15 @@ def show_trace(traced: list[dict[str, Any]]) -> None:
     console = open_console()
     for entry in traced:
         record = entry["record"]
-        console.print(
-            f"row_id {entry['row_id']}"
-            + ("" if record is None else f"  ({record['source']} / {record['feedback_id']})"),
-            style="bold",
-            soft_wrap=True,
-        )
+        named = " / ".join(str(record[key]) for key in ("source", "feedback_id") if key in (record or {}))
+        console.print(f"row_id {entry['row_id']}" + (f"  ({named})" if named else ""), style="bold", soft_wrap=True)
         if entry["erased"]:
             console.print(f"  erased by request  {entry['erased']}", style="bold")
         for delivery in entry["deliveries"]:
             rule = f": {delivery['rule']}" if delivery["rule"] else ""
             fault = f" ({delivery['column']})" if delivery["column"] else ""
             fault = f" ({delivery['column']}: {delivery['value']})" if delivery["value"] else fault
-            place = f"{delivery['batch']} line {delivery['line']}"
+            place = delivery["batch"] + ("" if delivery["line"] is None else f" line {delivery['line']}")
             place += f", record {delivery['position']} of it" if (delivery["position"] or 1) > 1 else ""
             console.print(f"  ingested          {delivery['fate']}{rule}{fault}  from {place}", soft_wrap=True)
         if record is not None:

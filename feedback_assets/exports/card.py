@@ -15,7 +15,7 @@ REASONS = {
 }
 
 SIDECAR = (
-    "Line n of `provenance-<split>.parquet` says of example n whose judgment it is, from which batch and line, "
+    "Line n of `provenance-<split>` says of example n whose judgment it is, from which batch and line, "
     "under which guideline, and how its weight came about."
 )
 
@@ -25,7 +25,7 @@ def card(release_id: str, project: str, export: Mapping[str, Any]) -> str:
     splits = export["splits"]
     heads = [("default", {split: f"{split}/*.{export['file']}" for split in splits})]
     kinds = [kind for kind in ("weights", "provenance") if any(kind in told for told in splits.values())]
-    heads += [(kind, {split: f"{kind}-{split}.parquet" for split in splits}) for kind in kinds]
+    heads += [(kind, {split: f"{kind}-{split}.{export['file']}" for split in splits}) for kind in kinds]
     said = [
         *_front_matter(heads if splits else []),
         f"# {project}: {export['name']}",
@@ -64,7 +64,7 @@ def _signal(export: Mapping[str, Any]) -> str:
     if export["realise"] == "copies":
         return "Weights are realised as copies: a record stands as often as it counts."
     return (
-        "Each record stands once and counts by its weight: `weights-<split>.parquet` gives it line by line. A trainer "
+        "Each record stands once and counts by its weight: `weights-<split>` gives it line by line. A trainer "
         "that reads no weights trains on another distribution than the manifest tells."
     )
 

@@ -19,6 +19,7 @@ from feedback_assets.materialize.landing import landed
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.snapshots.store import Store
 from feedback_assets.sources.files import BatchFile, NotRead, list_files, not_read
+from feedback_assets.sources.objects import objects_not_read
 from feedback_assets.sources.raw import one_line
 from feedback_assets.stages.ingested import IngestedSection
 
@@ -71,8 +72,9 @@ def arrivals(folder: Path, store: Store, section: IngestedSection, previous: Com
         )
         present |= {(file.source, file.name, file.digest): file for file in files}
         noticed += [grown(source.name, file.name) for file in files if file.grew]
-        if not source.in_database and not source.in_bucket:
-            noticed += _left(source.name, not_read(source, folder))
+        if not source.in_database:
+            left = objects_not_read(source) if source.in_bucket else not_read(source, folder)
+            noticed += _left(source.name, left)
     sources = {source.name for source in section.sources}
     known = {key: told for key, told in recorded.items() if key[0] in sources}
     # Within a source in the order in which they are listed: files by name, windows as they were landed.

@@ -31,13 +31,18 @@ def environment() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def unpinned(recorded: dict[str, str]) -> list[str]:
+def recorded(environment: dict[str, str]) -> bool:
+    """Whether an environment was recorded at all."""
+    return "python" in environment and OWN in environment
+
+
+def unpinned(environment: dict[str, str]) -> list[str]:
     """What of a recorded environment no one could install again, as sentences; nothing means that all is pinned."""
-    if "python" not in recorded or OWN not in recorded:
+    if not recorded(environment):
         return ["the environment was not recorded"]
     sentences = {
         name: f"the version of {name} is not known" if version.startswith(UNKNOWN) else f"{name} came from {version}"
-        for name, version in recorded.items()
+        for name, version in environment.items()
         if version.startswith(UNKNOWN) or " @ file:" in version
     }
     return [sentence for _, sentence in sorted(sentences.items())]

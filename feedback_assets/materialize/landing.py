@@ -81,16 +81,21 @@ def landings(store: Store, source: str) -> list[Landing]:
 
 def landed(store: Store, source: Source) -> list[BatchFile]:
     """The batches of a source that were landed, as files, oldest first."""
-    return [
-        BatchFile(
-            *(source.name, batch.name, path, batch.digest),
-            path.stat().st_size if path.exists() else batch.bytes,  # an erasure changes its size
-            at_hand=partial(_at_hand, store, _object(batch.digest)),
-        )
-        for landing in landings(store, source.name)
-        for batch in landing.batches
-        for path in (store.here.path(_object(batch.digest)),)
-    ]
+    return [_file(store, source.name, batch) for landing in landings(store, source.name) for batch in landing.batches]
+
+
+def landed_key(file: BatchFile) -> str:
+    """The key of the object that is such a file."""
+    return f"landed/{file.path.parent.name}/{file.path.name}"
+
+
+def _file(store: Store, source: str, batch: Batch) -> BatchFile:
+    first = _object(batch.digest)
+    key = store.erasures.current(first)
+    path, size = store.here.path(key), batch.bytes
+    if key != first and store.stands(key):  # an erasure changes its size
+        size = store.path(key).stat().st_size
+    return BatchFile(source, batch.name, path, batch.digest, size, at_hand=partial(_at_hand, store, key))
 
 
 def landed_keys(store: Store, source: str) -> list[tuple[str, str, str]]:

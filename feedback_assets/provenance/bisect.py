@@ -173,7 +173,7 @@ def bisect(
     meter = plain or metric(measured, baseline_of(first.rows(), expected))
     last = hybrids.build(hybrids.candidates)
     good, bad = (
-        {"recorded": None if rows is None else meter(rows), "rebuilt": meter(built.rows())}
+        {"recorded": None if rows is None else meter(rows), "rebuilt": meter(built.rows()), "gone": rows is None}
         for rows, built in zip(recorded, (first, last), strict=True)
     )
     result = Bisected(meter, good, bad, threshold, hybrids.candidates, hybrids.remaining)

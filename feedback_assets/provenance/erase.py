@@ -8,9 +8,11 @@ too, stays in that record. What stays of an erased record is its row_id, where i
 History is not rewritten: snapshots, commits and manifests keep the digests they had, and a tombstone leads from there
 to what is now. First the new objects are put, beside the old; then the tombstone, from which moment readers see the
 new; then the old ones go. Interrupted before the tombstone, nothing has happened; after it, the next `erase` goes on.
+Of a store elsewhere, the copies on this machine go with it; those on others go when these next use the store.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,19 +22,20 @@ import polars as pl
 
 from feedback_assets.digests import file_digest, text_id
 from feedback_assets.errors import FeedbackError
-from feedback_assets.materialize.landing import landed
+from feedback_assets.materialize.landing import landed, landed_key
 from feedback_assets.materialize.project import Project
 from feedback_assets.materialize.withdrawn import identified
-from feedback_assets.provenance.release import folder, listed, read
-from feedback_assets.provenance.remembered import batches_on, named_in
+from feedback_assets.provenance.release import Release, folder, listed, read
+from feedback_assets.provenance.remembered import batches_on, named_in, names
 from feedback_assets.provenance.rewrite import Erased, emptied, without
-from feedback_assets.provenance.sought import Request, batch_files, sought, theirs_of
+from feedback_assets.provenance.sought import Request, Sought, batch_files, sought, theirs_of
 from feedback_assets.snapshots.erasures import Annotator, Erasure, done_key, erasure_key, rewritten_key
-from feedback_assets.snapshots.leases import alone
+from feedback_assets.snapshots.leases import ALONE, alone
 from feedback_assets.snapshots.overlay import HYBRIDS
 from feedback_assets.snapshots.snapshot import Snapshot, write_frame
-from feedback_assets.snapshots.store import LocalStore, Store, in_folder
+from feedback_assets.snapshots.store import Store
 from feedback_assets.sources.landed import json_columns, write_landed
+from feedback_assets.threads import each
 
 Listener = Callable[[str, int, int], None]
 
@@ -74,34 +77,55 @@ def erase(
     """Erase what is asked for, or with `do` False only say what that would be.
 
     Raises:
-        FeedbackError: nothing is known of it, sources disagree on whose id it is, or a run is at work.
+        FeedbackError: nothing is known of it, sources disagree on whose id it is, a run is at work, or the store keeps
+            old versions of what is taken away.
     """
-    store = in_folder(project.store, "erase")
+    store = project.store
     if not do:
         return _Erasing(project, request, listener).run(None)
-    with alone(store, "an erasure"):
-        continued = finish(store)
+    with alone(store, "an erasure") as sure:
+        _refuse_versions(store, [ALONE])
+        continued = finish(store, sure)
         plan = _Erasing(project, request, listener).run(now or datetime.now(UTC))
-        finish(store)
+        finish(store, sure)
         plan.done, plan.continued = True, continued
         return plan
 
 
-def finish(store: LocalStore) -> bool:
-    """Take away what erasures have replaced, as far as that was not done yet; whether there was anything."""
+def finish(store: Store, sure: Callable[[], None]) -> bool:
+    """Take away what erasures have replaced, as far as that was not done yet; whether there was anything.
+
+    `sure` raises when a run could be at work.
+    """
     found = False
     for erasure in store.erasures.all():
         if store.stands(done_key(erasure.number)):
             continue
         found = True
         for path, (old, new) in erasure.replaced.items():
-            place = store.root / path
-            if place.exists() and file_digest(place) == old:
+            if _digest(store, path) == old:
                 store.replace(path, store.path(rewritten_key(path, new)))
-        for key in (*erasure.moved, *erasure.dropped):
-            store.delete(key)
+        sure()
+        store.delete(*erasure.moved, *erasure.dropped)
         store.put(done_key(erasure.number), b"")
     return found
+
+
+def _digest(store: Store, key: str) -> str | None:
+    try:
+        with store.at_rest(key) as place:
+            return file_digest(place)
+    except FileNotFoundError:
+        return None
+
+
+def _refuse_versions(store: Store, keys: Sequence[str]) -> None:
+    for key, keeps in zip(keys, each(store.keeps_versions, keys, 16, waits=True), strict=True):
+        if keeps:
+            raise FeedbackError(
+                f"{store.place}: the bucket keeps old versions of what is deleted, such as {key}, so the text stays; "
+                "copy the store to a bucket without versioning, delete this one with all its versions, and erase there"
+            )
 
 
 def erased_releases(store: Store) -> dict[str, str]:
@@ -117,46 +141,49 @@ def erased_records(store: Store) -> dict[str, Erasure]:
 class _Erasing:
     def __init__(self, project: Project, request: Request, listener: Listener) -> None:
         self.project, self.request, self.listener = project, request, listener
-        self.store = in_folder(project.store, "erase")
+        self.store = project.store
         self.touched: set[str] = set()
         self.moved: dict[str, str] = {}
         self.replaced: dict[str, tuple[str, str]] = {}
         self.dropped: list[str] = []
         self.lines: dict[str, dict[str, list[str]]] = {}
-        self.parts = [(key, size) for key, size, _ in self.store.objects("parts")]
+        self.taken: list[str] = []  # what is to be deleted or replaced
 
     def run(self, now: datetime | None) -> Plan:
-        erased, orphans = sought(self.project, self.request)
+        found = sought(self.project, self.request)
+        erased = found.erased
         plan = Plan(tuple(sorted(erased.row_ids)))
-        self._parts(plan, erased, do=now is not None)
-        for key in orphans:
-            self._drop(plan, "text that nothing refers to", key)
+        self._parts(plan, found, do=now is not None)
+        for key in found.orphans:
+            self._drop(plan, "text that nothing refers to", key, found.parts[key].stat().st_size)
         self._landed(plan, erased, do=now is not None)
         self._training_files(plan, erased, do=now is not None)
-        self._remembered(plan)
-        for key in [key for prefix in ("tmp", HYBRIDS) for key, _, _ in self.store.objects(prefix)]:
+        self._remembered(plan, found)
+        here = self.store.here
+        for key in [key for prefix in ("tmp", HYBRIDS) for key, _, _ in here.objects(prefix)]:
             if now is not None:
-                self.store.delete(key)
+                here.delete(key)
             plan.count("scratch files", 0, 0)
         plan.sources = self._of_the_team(erased.lines)
         if self.request.annotator is not None:
             plan.named = named_in(self.store, self.request.annotator)
         known = self.request.asked_before(self.store) if self.request.annotator is not None else True
         known = known and erased.row_ids <= erased_records(self.store).keys()
+        _refuse_versions(self.store, self.taken)
         if now is not None and not (known and not self.moved and not self.replaced and not self.dropped):
-            self._publish(plan, now)
+            self._publish(plan, found, now)
         return plan
 
-    def _parts(self, plan: Plan, erased: Erased, *, do: bool) -> None:
-        for place, (key, size) in enumerate(self.parts):
-            self.listener("parts", place, len(self.parts))
-            path = self.store.root / key
-            found = emptied(path, key, erased)
+    def _parts(self, plan: Plan, asked: Sought, *, do: bool) -> None:
+        for place, (key, path) in enumerate(asked.parts.items()):
+            self.listener("parts", place, len(asked.parts))
+            found = emptied(path, key, asked.erased)
             if found is None:
                 continue
             frame, rows, what = found
-            plan.count(what, size, rows)
+            plan.count(what, path.stat().st_size, rows)
             self.touched.add(key)
+            self.taken.append(key)
             if do:
                 self._moved(key, lambda scratch, frame=frame: write_frame(scratch, frame))
 
@@ -177,10 +204,13 @@ class _Erasing:
             if not source.in_database:
                 continue
             for file in landed(self.store, source):
-                key = f"landed/{file.path.parent.name}/{file.path.name}"
-                records = identified(file, source) if file.path.exists() else None
+                key = landed_key(file)
                 lines = erased.lines.filter((pl.col("source") == source.name) & (pl.col("batch") == file.name))
-                if records is None or lines.is_empty():
+                if lines.is_empty() or not self.store.stands(key):
+                    continue
+                with file.at_hand():
+                    records = identified(file, source)
+                if records is None:
                     continue
                 before = self.store.erasures.withdrawn_lines(key)
                 here = set(lines.get_column("line")) - before.keys()
@@ -191,6 +221,7 @@ class _Erasing:
                 if mine.is_empty():
                     continue
                 plan.count("rows landed from a database", file.bytes, mine.height)
+                self.taken.append(key)
                 if do:
                     rows = pl.read_parquet(file.path, glob=False, hive_partitioning=False)
                     number = pl.int_range(1, pl.len() + 1, dtype=pl.Int64)
@@ -204,30 +235,51 @@ class _Erasing:
 
     def _training_files(self, plan: Plan, erased: Erased, *, do: bool) -> None:
         done: dict[str, tuple[str, int]] = {}
-        for key, size, _ in list(self.store.objects("exports")):
+        released = [read(self.store, release_id) for release_id in dict.fromkeys(e["id"] for e in listed(self.store))]
+        for key in self._exports(released):
             with self.store.scratch() as scratch:
-                rows = without(self.store.root / key, erased.ids, scratch)
+                path = self.store.path(key)
+                rows = without(path, path.suffix, erased.ids, scratch)
                 if not rows:
                     continue
-                plan.count("training files", size, rows)
+                plan.count("training files", path.stat().st_size, rows)
+                self.taken.append(key)
                 old, new = Path(key).stem, file_digest(scratch)
                 done[old] = (new, rows)
                 if do:
                     self.moved[key] = rewritten_key(key, new)
                     self.store.put_file(self.moved[key], scratch)
-        for release_id in dict.fromkeys(entry["id"] for entry in listed(self.store)):
-            made = read(self.store, release_id)
+        for made in released:
             for file in made.circumstances["files"]:
-                path = f"{folder(release_id)}/{file['path']}"
-                if (self.store.root / path).exists():
-                    self._released(plan, erased, release_id, path, done, do=do)
-            if release_id not in plan.releases and self._stands_on_touched(made.circumstances):
-                plan.releases.append(release_id)
+                path = f"{folder(made.id)}/{file['path']}"
+                with suppress(FileNotFoundError), self.store.at_rest(path) as place:  # it may be collected
+                    self._released(plan, erased, made.id, path, place, done, do=do)
+            if made.id not in plan.releases and self._stands_on_touched(made.circumstances):
+                plan.releases.append(made.id)
+
+    def _exports(self, released: Sequence[Release]) -> list[str]:
+        """The keys of the training files: those of a listing, and those of releases that it does not have yet."""
+        keys = {key for key, _, _ in self.store.objects("exports")}
+        known = self.store.erasures.written()
+        for made in released:
+            known |= {
+                rewritten_key(f"{folder(made.id)}/{file['path']}", file["digest"])
+                for file in made.circumstances["files"]
+            }
+        unlisted = {key for key in known - keys if key.startswith("exports/") and self.store.stands(key)}
+        return sorted(keys | unlisted)
 
     def _released(
-        self, plan: Plan, erased: Erased, release_id: str, path: str, done: Mapping[str, tuple[str, int]], *, do: bool
+        self,
+        plan: Plan,
+        erased: Erased,
+        release_id: str,
+        path: str,
+        place: Path,
+        done: Mapping[str, tuple[str, int]],
+        *,
+        do: bool,
     ) -> None:
-        place = self.store.root / path
         old = file_digest(place)
         rows = 0
         with self.store.scratch() as scratch:
@@ -239,12 +291,13 @@ class _Erasing:
             elif old in done:
                 new, rows = done[old]
             else:
-                rows = without(place, erased.ids, scratch)
+                rows = without(place, Path(path).suffix, erased.ids, scratch)
             if not rows:
                 return
             if release_id not in plan.releases:
                 plan.releases.append(release_id)
             plan.count("files of releases", place.stat().st_size, rows)
+            self.taken.append(path)
             new = file_digest(scratch) if scratch.exists() else done[old][0]
             if do:
                 self.replaced[path] = (old, new)
@@ -259,24 +312,25 @@ class _Erasing:
             for file in Snapshot.from_json(commit["snapshot"]).files
         )
 
-    def _remembered(self, plan: Plan) -> None:
-        if self.request.annotator is not None:
-            for key in named_in(self.store, self.request.annotator, ("memo",)):
-                self._drop(plan, "remembered values", key)
+    def _remembered(self, plan: Plan, asked: Sought) -> None:
+        for key, memo in asked.memos.items():
+            if self.request.annotator is not None and names(memo, self.request.annotator):
+                self._drop(plan, "remembered values", key, len(memo))
 
-    def _drop(self, plan: Plan, kind: str, key: str) -> None:
-        plan.count(kind, (self.store.root / key).stat().st_size, 0)
+    def _drop(self, plan: Plan, kind: str, key: str, size: int) -> None:
+        plan.count(kind, size, 0)
         self.dropped.append(key)
+        self.taken.append(key)
 
     def _of_the_team(self, lines: pl.DataFrame) -> list[str]:
         held = set(lines.select("source", "batch").unique().iter_rows())
         return sorted(
-            str(file.path)
+            file.uri or str(file.path)
             for source, file in batch_files(self.project)
             if not source.in_database and (source.name, file.name) in held
         )
 
-    def _publish(self, plan: Plan, now: datetime) -> None:
+    def _publish(self, plan: Plan, asked: Sought, now: datetime) -> None:
         request = self.request
         number = len(self.store.erasures.all()) + 1
         erasure = Erasure(
@@ -289,10 +343,11 @@ class _Erasing:
             replaced=self.replaced,
             # What an erasure that was cut short put already, no record referred to.
             dropped=tuple(key for key in self.dropped if key not in self.moved.values()),
-            batches=tuple(batches_on(self.store, self.touched)),
+            batches=tuple(batches_on(self.store, asked.memos, self.touched)),
             lines=self.lines,
             releases=tuple(plan.releases),
             rows={kind: change.rows for kind, change in plan.changes.items()},
         )
         if not self.store.put(erasure_key(number), erasure.as_bytes()):
-            raise FeedbackError(f"{self.store.root}: another erasure came first; run it again")
+            raise FeedbackError(f"{self.store.place}: another erasure came first; run it again")
+        self.store.look_again()

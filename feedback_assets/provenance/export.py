@@ -75,7 +75,7 @@ def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list
         }
         for (kind, split), file in _sidecars(project, export, realise, index, splits).items():
             told[split][kind] = file["made_from"]
-            written.append((f"{export.name}/{kind}-{split}.parquet", file))
+            written.append((f"{export.name}/{kind}-{split}.{export.file}", file))
         described.append(
             {
                 **export.pinned(),
@@ -175,7 +175,7 @@ def _sidecars(
             found[kind, split] = {
                 "split": split,
                 "made_from": fingerprint(frame),
-                **_write(project, frame, "parquet"),
+                **_write(project, frame, export.file),  # `datasets` reads all files of a folder alike
             }
     return found
 

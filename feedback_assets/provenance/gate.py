@@ -43,7 +43,7 @@ class Verdict:
         """One line for a person."""
         if self.opens:
             but = f", but for {len(self.waived)} that the policy waives" if self.waived else ""
-            return f"all {self.asked} blocking checks of the exact versions behind the release have passed{but}"
+            return f"none of the {self.asked} blocking checks of the exact versions behind the release failed{but}"
         first, *others = self.reasons
         more = f" (and {len(others)} more)" if others else ""
         return f"the gate refuses: {first}{more}"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from feedback_assets.materialize.commit import HOLDS_BACK
-from feedback_assets.materialize.environment import unpinned
+from feedback_assets.materialize.environment import recorded, unpinned
 from feedback_assets.provenance.release import Release, unpacked
 from feedback_assets.signal.monitor import IDENTITIES
 
@@ -74,9 +74,11 @@ def _annotations(content: Any) -> dict[str, Any]:
     ]
     sure = sum(entry["records"] for entry in rows if entry["status"] not in UNCERTAIN)
     versions = len({entry["digest"] for entry in rows if entry["digest"] is not None})
+    known = "all" if sure == told["records"] else f"{sure:,}"
+    under = f"one of {versions} guideline versions" if versions > 1 else "one guideline version"
     answer = (
         f"{_records(told['records'])} ({told['examples']:,} examples), each listed by its row_id; "
-        f"{'all' if sure == told['records'] else f'{sure:,}'} under one of {versions} guideline versions"
+        f"{f'{known} under {under}' if sure else 'none under a guideline that is known for sure'}"
     )
     return {
         "verdict": _verdict(answer, incomplete),
@@ -102,10 +104,10 @@ def _transformations(content: Any, circumstances: Any) -> dict[str, Any]:
     for asset, commit in circumstances["commits"].items():
         incomplete += [f"{asset}: {said}" for said in unpinned(commit["environment"]) if said not in incomplete]
     pinned = [entry for stage in content["transformations"] for entry in stage["pinned"]]
-    answer = (
-        f"{len(content['transformations'])} stages and {len(pinned)} rules, factors and targets, "
-        "each pinned to a version and a digest; Python and every installed package are recorded with their versions"
-    )
+    rules = "1 rule, factor or target" if len(pinned) == 1 else f"{len(pinned)} rules, factors and targets"
+    answer = f"{len(content['transformations'])} stages and {rules}, each pinned to a version and a digest"
+    if recorded(environment):
+        answer += "; Python and every installed package are recorded with their versions"
     return {
         "verdict": _verdict(answer, incomplete),
         "stages": [

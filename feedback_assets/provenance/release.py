@@ -43,6 +43,8 @@ from feedback_assets.snapshots.store import Store
 
 FORMAT = "feedback_assets/release/1"
 LOG = "releases/log"
+LEAST_OF_AN_ID = 4
+"""As many characters name a release by the beginning of its id: an empty variable of a shell names none."""
 GUIDED = ("source", "batch", "task", "guideline", "guideline_status", "guideline_digest")
 BY_GUIDELINE = ("task", "guideline", "guideline_digest")
 ANNOTATION = (
@@ -252,7 +254,7 @@ def meant(store: Store, known: Sequence[Mapping[str, Any]], name: str) -> str:
     tagged = tags(store).get(name)
     # A number goes before ids that happen to begin with it.
     ids = {tagged} if tagged else {entry["id"] for entry in known if str(entry["number"]) == name}
-    ids = ids or {entry["id"] for entry in known if entry["id"].startswith(name)}
+    ids = ids or {entry["id"] for entry in known if len(name) >= LEAST_OF_AN_ID and entry["id"].startswith(name)}
     if len(ids) != 1:
         what = f"no release {name!r}" if not ids else f"{len(ids)} releases begin with {name!r}"
         raise FeedbackError(f"{what} in {store.place}; `feedback-assets releases` lists them")

@@ -4,6 +4,7 @@ Everything on it stands in the manifest. What a manifest does not have is left o
 reviewer would look for it.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from feedback_assets.required import baseline_name
 FIRST_LOSSES = 15
 MOST_LOSSES = 500
 NULLS = "(null)"
+SEAL = b"\n<!-- SHA-256 of what stands above: "
 
 
 def report(release: Release, approvals: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -46,7 +48,14 @@ def report(release: Release, approvals: Sequence[Mapping[str, Any]] = ()) -> str
     pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters |= {"number": _number, "percent": percent, "count": lambda value: f"{value:,}", "coded": coded}
     page = pages.from_string(_beside("report.html"))
-    return page.render(**told(release), approvals=approvals, css=_css())
+    text = page.render(**told(release), approvals=approvals, css=_css())
+    return f"{text}{SEAL.decode()}{hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+
+def is_whole(page: bytes) -> bool:
+    """Whether a page is as it was written: its last line holds the digest of what stands above."""
+    text, _, seal = page.rpartition(SEAL)
+    return seal == f"{hashlib.sha256(text).hexdigest()} -->\n".encode()
 
 
 def report_key(release: Release) -> str:

@@ -99,12 +99,12 @@ def _text(path: Path, rows: Collection[int]) -> tuple[pl.DataFrame, int, str] | 
     return (empty_content(frame, theirs), count, "texts") if count else None
 
 
-def without(path: Path, row_ids: pl.Series, scratch: Path) -> int:
+def without(path: Path, suffix: str, row_ids: pl.Series, scratch: Path) -> int:
     """Write to `scratch` a training file without the examples of these records; the number that went.
 
-    Those that stay are byte for byte what they were.
+    Its name ends in `suffix`. Those that stay are byte for byte what they were.
     """
-    if path.suffix == ".parquet":
+    if suffix == ".parquet":
         frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
         if "row_id" not in frame.columns:
             return 0
@@ -113,7 +113,7 @@ def without(path: Path, row_ids: pl.Series, scratch: Path) -> int:
             write_frame(scratch, left)
         return frame.height - left.height
     data = path.read_bytes()
-    if path.suffix != ".jsonl" or not data:  # a dataset's card holds no example
+    if suffix != ".jsonl" or not data:  # a dataset's card holds no example
         return 0
     ids = pl.scan_ndjson(path, schema={"row_id": pl.String}).collect().get_column("row_id")
     stays = (~ids.is_in(row_ids.implode())).to_list()

@@ -79,7 +79,7 @@ def check(envelope: Mapping[str, Any], public_keys: Iterable[str]) -> dict[str, 
     from securesystemslib.dsse import Envelope
     from securesystemslib.exceptions import VerificationError
 
-    keys = [_public(key) for key in public_keys]
+    keys = [public_key(key) for key in public_keys]
     if not keys:
         raise FeedbackError("no public key to check the signature with; name a PEM file")
     try:
@@ -163,7 +163,12 @@ def _signer(key: str) -> "Signer":
     return CryptoSigner(loaded)  # type: ignore[arg-type]
 
 
-def _public(key: str) -> "Key":
+def public_key(key: str) -> "Key":
+    """An Ed25519 key from PEM, or from the path of a PEM file.
+
+    Raises:
+        FeedbackError: it is none.
+    """
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
     from securesystemslib.signer import SSlibKey  # pyright: ignore[reportPrivateImportUsage]
 

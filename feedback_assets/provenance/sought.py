@@ -2,18 +2,20 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
 from feedback_assets.errors import FeedbackError
-from feedback_assets.materialize.landing import landed
+from feedback_assets.materialize.downloads import downloads
+from feedback_assets.materialize.landing import landed, landed_key
 from feedback_assets.materialize.project import Project
 from feedback_assets.materialize.withdrawn import identified
-from feedback_assets.provenance.remembered import texts_of
+from feedback_assets.provenance.remembered import memos, referred
 from feedback_assets.provenance.rewrite import Erased, is_text
 from feedback_assets.record import row_ids
-from feedback_assets.snapshots.store import LocalStore, in_folder
+from feedback_assets.snapshots.store import Store
 from feedback_assets.sources.files import BatchFile, list_files
 from feedback_assets.sources.quarantine import QUARANTINE
 from feedback_assets.sources.source import Source
@@ -33,7 +35,7 @@ class Request:
         what = f"record {self.record!r}" if self.record is not None else f"annotator {self.annotator!r}"
         return f"{what} of source {self.source!r}" if self.source else what
 
-    def asked_before(self, store: LocalStore) -> bool:
+    def asked_before(self, store: Store) -> bool:
         """Whether the annotator was erased before."""
         return self.annotator is not None and any(
             erasure.annotator.means(self.annotator) and erasure.annotator.source == self.source
@@ -52,30 +54,57 @@ class NothingKnown(FeedbackError):
         )
 
 
-def sought(project: Project, request: Request) -> tuple[Erased, list[str]]:
-    """What a request means, and the keys of files of text that nothing refers to, whosever it is.
+@dataclass(frozen=True)
+class Sought:
+    """What a request means: what is `erased`, in which `parts` of the store (key → a file) something of it may stand.
+
+    `orphans`: keys of files of text that nothing refers to, whosever it is. `memos`: all that is remembered, by key.
+    """
+
+    erased: Erased
+    parts: Mapping[str, Path]
+    orphans: list[str]
+    memos: Mapping[str, bytes]
+
+
+def sought(project: Project, request: Request) -> Sought:
+    """What a request means. Of the files of text none is read.
 
     Raises:
         NothingKnown: nothing is known of it.
         FeedbackError: several sources have a record of this id.
     """
-    store = in_folder(project.store, "erase")
-    parts = {key: store.root / key for key, _, _ in store.objects("parts")}
+    store = project.store
+    remembered = memos(store)
+    texts, known = referred(store, remembered)
+    of_text = {key for keys in texts.values() for key in keys}
+    listed = {key for key, _, _ in store.objects("parts")}
+    # What a listing does not have yet may stand all the same.
+    known |= {key for key in store.erasures.written() if key.startswith("parts/")}
+    unlisted = (key for key in sorted(known - of_text - listed) if store.stands(key))
+    keys = [*sorted(listed - of_text), *unlisted]
+    parts = dict(zip(keys, store.paths(keys), strict=True))
     schemas = {key: pl.read_parquet_schema(path) for key, path in parts.items()}
     narrow = [parts[key] for key, schema in schemas.items() if {"annotator_id", "parents"} <= set(schema)]
     row_ids = _with_children(narrow, _meant(project, request, narrow))
     lines = _lines(project, request, narrow, row_ids)
     if not row_ids and lines.is_empty() and not request.asked_before(store):
         raise NothingKnown(store.place, request)
-    content, orphans = _content(store, schemas, row_ids)
-    return Erased(frozenset(row_ids), request.annotator, request.source, lines, content), orphans
+    placed = [parts[key] for key, schema in schemas.items() if set(PLACE) <= set(schema)]
+    content = {key: rows for key, rows in _content(placed, texts, row_ids).items() if store.stands(key)}
+    parts |= dict(zip(content, store.paths(content), strict=True))
+    erased = Erased(frozenset(row_ids), request.annotator, request.source, lines, content)
+    orphans = [key for key, schema in schemas.items() if is_text(schema)]
+    return Sought(erased, dict(sorted(parts.items())), orphans, remembered)
 
 
 def batch_files(project: Project) -> Iterator[tuple[Source, BatchFile]]:
     """Every batch file that is there, in the team's folder and landed."""
     for source in project.policy.ingested.sources:
         if source.in_database:
-            files = [file for file in landed(project.store, source) if file.path.exists()]
+            files = [file for file in landed(project.store, source) if project.store.stands(landed_key(file))]
+        elif source.in_bucket:
+            files = downloads(project.store, source, datetime.now(UTC), may_be_empty=True)
         else:
             files = list_files(source, project.folder, may_be_empty=True)
         yield from ((source, file) for file in files if not file.waits)
@@ -110,6 +139,7 @@ def _meant(project: Project, request: Request, narrow: list[Path]) -> set[str]:
 
 
 NAMED = ("feedback_id", "annotator_id")
+PLACE = ("content_part", "content_row", "row_id")
 
 
 def _ids(project: Project, record: str) -> set[str]:
@@ -135,8 +165,11 @@ def _lines(project: Project, request: Request, narrow: list[Path], row_ids: set[
         pl.scan_parquet(path, glob=False).filter(theirs).select("source", "batch", "line").collect() for path in narrow
     ]
     for source, file in batch_files(project):
-        records = identified(file, source)
-        if records is None or request.source not in (None, source.name):
+        if request.source not in (None, source.name):
+            continue
+        with file.at_hand():
+            records = identified(file, source)
+        if records is None:
             continue
         ids = row_ids if request.record is None else row_ids | _ids(project, request.record)
         mine = records.filter(theirs_of(ids, request.annotator))
@@ -145,23 +178,12 @@ def _lines(project: Project, request: Request, narrow: list[Path], row_ids: set[
     return pl.concat([pl.DataFrame(schema=schema), *found]).unique(maintain_order=True)
 
 
-def _content(
-    store: LocalStore, schemas: Mapping[str, Collection[str]], row_ids: set[str]
-) -> tuple[dict[str, list[int]], list[str]]:
-    """For each file of text the rows that go: those to which erased records alone refer. And the files without use."""
-    places = ("content_part", "content_row", "row_id")
-    frames = [
-        pl.scan_parquet(store.root / key, glob=False).select(places)
-        for key, schema in schemas.items()
-        if set(places) <= set(schema)
-    ]
-    texts = texts_of(store)
-    held = {key for keys in texts.values() for key in keys}
-    orphans = [key for key, schema in schemas.items() if is_text(schema) and key not in held]
+def _content(placed: list[Path], texts: Mapping[str, Collection[str]], row_ids: set[str]) -> dict[str, list[int]]:
+    """For each file of text the rows that go: those to which erased records alone refer."""
     rows: dict[str, list[int]] = {}
-    if frames:
+    if placed:
         gone = (
-            pl.concat(frames)
+            pl.concat([pl.scan_parquet(path, glob=False).select(PLACE) for path in placed])
             .group_by("content_part", "content_row")
             .agg(pl.col("row_id").is_in(ids_of(row_ids)).all().alias("gone"))
             .filter("gone")
@@ -172,4 +194,4 @@ def _content(
         for part, numbers in gone.iter_rows():
             for key in texts.get(part, ()):
                 rows.setdefault(key, []).extend(numbers)
-    return rows, orphans
+    return rows

@@ -157,8 +157,11 @@ def _entry(row: dict[str, Any]) -> dict[str, Any]:
     delivery = {"arrival": row.get("arrival"), "line": row.get("line"), "position": None, "batch": row["batch"]}
     return {
         "row_id": row["row_id"],
+        "erased": None,
         "record": {key: row[key] for key in RECORD if key in row},
         "deliveries": [{**delivery, "fate": "kept", "rule": None, "column": None, "value": None}],
         "steps": [step("guideline_joined", GUIDELINE), step("training_set", REALISED)],
         "in_release": True,
+        "parents": [],
+        "children": [],
     }

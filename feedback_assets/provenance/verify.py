@@ -14,17 +14,19 @@ from typing import Any
 import polars as pl
 
 from feedback_assets.digests import canonical_json, digest, file_digest, fingerprint
-from feedback_assets.errors import FeedbackError, Refused
+from feedback_assets.errors import FeedbackError, OutOfReach, Refused
 from feedback_assets.materialize.commit import Commit, Commits
 from feedback_assets.materialize.landing import landed_keys
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.collected import collected, given_up
+from feedback_assets.provenance.names import TAGS, approvals_of
 from feedback_assets.provenance.release import Release, folder, meant
-from feedback_assets.provenance.signature import ENVELOPE, MANIFEST, check, statement, unsigned
+from feedback_assets.provenance.report import is_whole, report_key
+from feedback_assets.provenance.signature import ENVELOPE, MANIFEST, check, public_key, statement, unsigned
 from feedback_assets.provenance.training_run import ASSET as TRAINING_RUN
 from feedback_assets.snapshots.erasures import Erasure, done_key, erasure_key
 from feedback_assets.snapshots.snapshot import Snapshot
-from feedback_assets.snapshots.store import LocalStore
+from feedback_assets.snapshots.store import Store
 from feedback_assets.threads import each
 
 MISSING = "missing"
@@ -55,7 +57,7 @@ class Damage:
     def sentence(self) -> str:
         """One line for a person."""
         place = f" ({self.where})" if self.where else ""
-        found = "is missing" if self.found == MISSING else f"expected {self.expected[:16]}, found {self.found[:64]}"
+        found = "is missing" if self.found == MISSING else f"expected {self.expected[:16]}, found {self.found[:200]}"
         hit = f"; releases {', '.join(release[:16] for release in self.releases)}" if self.releases else ""
         return f"{self.what}{place}: {self.path}: {found}{hit}"
 
@@ -80,7 +82,7 @@ Listener = Callable[[str, int, int], None]
 
 
 def verify(
-    store: LocalStore,
+    store: Store,
     release: str | None = None,
     *,
     logical: bool = False,
@@ -98,13 +100,16 @@ def verify(
         listener: is told how far it is.
 
     Raises:
-        FeedbackError: there is no such release, or several; or a key cannot be read.
+        FeedbackError: there is no such release, or several; a key cannot be read; or the store is out of reach.
     """
+    for key in public_keys:
+        public_key(key)
+    store.look_again()
     return _Verifier(store, logical, public_keys, listener).run(release)
 
 
 class _Verifier:
-    def __init__(self, store: LocalStore, logical: bool, public_keys: Sequence[str], listener: Listener) -> None:
+    def __init__(self, store: Store, logical: bool, public_keys: Sequence[str], listener: Listener) -> None:
         self.store, self.logical, self.public_keys, self.listener = store, logical, public_keys, listener
         self.found = Verified()
         self.files: dict[str, tuple[str, Use]] = {}  # path → expected digest, and where it belongs
@@ -127,6 +132,7 @@ class _Verifier:
         for release_id, manifest in _chosen(entries, release, self.store).items():
             self._release(release_id, manifest)
         if release is None:
+            self._said(TAGS, ())
             self._history()
             self._landed()
             self._by_name()
@@ -138,9 +144,8 @@ class _Verifier:
         self.found.damages.append(Damage(what, path, where, expected, found, releases))
 
     def _get(self, what: str, path: str, releases: tuple[str, ...] = ()) -> bytes | None:
-        try:
-            data = self.store.get(path)
-        except FeedbackError:
+        data = self.store.find(path)
+        if data is None:
             self._damage(what, path, "", "", MISSING, releases)
             return None
         self.found.objects += 1
@@ -164,9 +169,8 @@ class _Verifier:
                 self._damage("erasure", key, where, "done", "not done", erasure.releases)
 
     def _entries(self) -> list[dict[str, Any]]:
-        names = self.store.names("releases/log")
         entries = []
-        for number in range(1, max((int(name.split(".")[0]) for name in names if name[:10].isdigit()), default=0) + 1):
+        for number in range(1, self._last("releases/log") + 1):
             key = f"releases/log/{number:010d}.json"
             data = self._get("release entry", key)
             if data is None:
@@ -180,6 +184,35 @@ class _Verifier:
             except (ValueError, KeyError, TypeError) as error:
                 self._damage("release entry", key, "", "the digest it holds", _line(error), ())
         return entries
+
+    def _said(self, log: str, releases: tuple[str, ...]) -> None:
+        """Look at what people said of releases: tags, or the approvals of one."""
+        number = 1
+        while self.store.exists(key := f"{log}/{number:010d}.json"):
+            number += 1
+            data = self._get("tag" if log == TAGS else "approval", key, releases)
+            try:
+                entry = json.loads(data or b"null")
+                told = {name: value for name, value in entry.items() if name != "digest"}
+                if entry["digest"] != digest(told) or canonical_json(entry) != data:
+                    raise ValueError("its digest is another")
+            except (ValueError, KeyError, AttributeError) as error:
+                what = "tag" if log == TAGS else "approval"
+                self._damage(what, key, "", "the digest it holds", _line(error), releases)
+
+    def _report(self, made: Release) -> None:
+        key = report_key(made)
+        data = self._get("report", key, (made.id,)) if self.store.exists(key) else None
+        if data is not None and not is_whole(data):
+            self._damage("report", key, "", "the digest it ends with", "another", (made.id,))
+
+    def _last(self, records: str) -> int:
+        """The number of the last of these records; a listing may not have it yet, and gaps may be before it."""
+        names = (name for name in self.store.names(records) if name[:10].isdigit())
+        last = max((int(name[:10]) for name in names), default=0)
+        while self.store.exists(f"{records}/{last + 1:010d}.json"):
+            last += 1
+        return last
 
     def _release(self, release_id: str, expected: str) -> None:
         key, releases = f"{folder(release_id)}/manifest.json", (release_id,)
@@ -207,6 +240,8 @@ class _Verifier:
             if snapshot.data_version != content["data_version"]:
                 self._damage("snapshot", key, name, content["data_version"], snapshot.data_version, releases)
             self._snapshot(snapshot, releases, needed=made.id not in self.given_up)
+        self._said(approvals_of(folder(made.id)), releases)
+        self._report(made)
         for file in made.circumstances["files"]:
             what = "annotations" if file["path"] == "annotations.parquet" else "export"
             path = f"{folder(made.id)}/{file['path']}"
@@ -248,8 +283,7 @@ class _Verifier:
 
     def _history(self) -> None:
         for asset in (*(stage.name for stage in STAGES), TRAINING_RUN):
-            names = [name for name in self.store.names(f"commits/{asset}") if name[:10].isdigit()]
-            last = max((int(name[:10]) for name in names), default=0)
+            last = self._last(f"commits/{asset}")
             for number in range(1, last + 1):
                 commit = self._commit(asset, number, "", ())
                 if commit is not None:
@@ -312,9 +346,12 @@ class _Verifier:
             wanted = _named(current)
         while (path, wanted) in self.replaced:
             wanted = self.replaced[path, wanted]
-        place = self.store.root / current
+        values = None
         try:
-            found, size = file_digest(place), place.stat().st_size
+            with self.store.at_rest(current) as place:
+                found, size = file_digest(place), place.stat().st_size
+                if found == wanted == expected and self.logical and path in self.fingerprints:
+                    values = fingerprint(pl.read_parquet(place, glob=False, hive_partitioning=False))
         except FileNotFoundError:
             if path not in self.needed and (path in self.optional or current in self.optional):
                 return lambda: self.found.collected.append(path)
@@ -322,9 +359,6 @@ class _Verifier:
         except OSError as error:
             said = f"cannot be read: {error.strerror}"
             return lambda: self._damage(use.what, path, use.where, wanted, said, use.releases)
-        values = None
-        if found == wanted == expected and self.logical and path in self.fingerprints:
-            values = fingerprint(pl.read_parquet(place, glob=False, hive_partitioning=False))
 
         def told() -> None:
             self.found.objects += 1
@@ -339,7 +373,7 @@ class _Verifier:
         return told
 
 
-def _chosen(entries: list[dict[str, Any]], name: str | None, store: LocalStore) -> dict[str, str]:
+def _chosen(entries: list[dict[str, Any]], name: str | None, store: Store) -> dict[str, str]:
     """The releases that are meant: id → digest of the manifest."""
     known = {entry["id"]: entry["manifest"] for entry in entries}
     if name is None:
@@ -353,4 +387,7 @@ def _named(key: str) -> str:
 
 
 def _line(error: Exception) -> str:
+    """What is wrong; an error that says nothing of what the store holds is raised again."""
+    if isinstance(error, OutOfReach):
+        raise error
     return " ".join(str(error).split())

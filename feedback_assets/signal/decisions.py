@@ -32,8 +32,8 @@ def verdict(
 ) -> Verdict:
     """Hold a PSI against `limit`.
 
-    "moved": beyond the limit and beyond chance, or so for the share of one value. "inconclusive": too few rows to tell,
-    that is, chance alone reaches the limit; or beyond the limit, but chance explains it. Otherwise "stable".
+    "moved": beyond the limit and beyond chance, however few the rows, or so for the share of one value. "inconclusive":
+    beyond the limit, but chance explains it; or within, where chance alone reaches the limit. Otherwise "stable".
 
     Args:
         psi: the value; None if it could not be computed.
@@ -46,11 +46,9 @@ def verdict(
         return "inconclusive"
     if fallen and chance <= FALSE_DISCOVERIES:
         return "moved"
-    if critical > limit:
-        return "inconclusive"
-    if psi <= limit:
-        return "stable"
-    return "moved" if chance <= FALSE_DISCOVERIES else "inconclusive"
+    if psi > limit and chance <= FALSE_DISCOVERIES:
+        return "moved"
+    return "inconclusive" if max(psi, critical) > limit else "stable"
 
 
 def decisions_of(commits: Iterable[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:

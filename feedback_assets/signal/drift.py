@@ -93,10 +93,12 @@ class Drift:
     def fallen(self, share_kept: float) -> str | None:
         """The largest category that kept at most this part of its share, beyond chance; None if there is none.
 
-        Of categories that had 1 % or more, and of no intervals. Chance by the two-proportion test at the effective
-        sizes, allowing for the number of cells (Bonferroni).
+        Of those that had 1 % or more; of intervals, only where they were declared. Chance by the two-proportion test at
+        the effective sizes, allowing for the number of cells (Bonferroni).
         """
-        if self.edges is not None or not self.effective_current or self.effective_reference == 0:
+        if not self.effective_current or self.effective_reference == 0:
+            return None
+        if self.edges is not None and self.effective_reference is not None:
             return None
         known, n = self.effective_reference, self.effective_current
         scale = 1 / n + (1 / known if known is not None else 0.0)

@@ -7,7 +7,8 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN; or the role of a co
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from feedback_assets.errors import FeedbackError
+from feedback_assets.errors import FeedbackError, OutOfReach
 
 SCHEME = "s3://"
 TIMEOUT = timedelta(seconds=120)
 PAUSE = timedelta(milliseconds=100)
 PIECE = 64 * 2**20
+AT_A_TIME = 1_000
+"""Objects that one request deletes."""
 ATTEMPTS = 4
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -29,12 +32,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Object:
-    """An object as a listing tells it; `key` is relative to the prefix."""
+    """An object as a listing tells it; `key` is relative to the prefix. `version`: where the bucket keeps old ones."""
 
     key: str
     bytes: int
     etag: str
     modified: datetime
+    version: str | None = None
 
 
 class Bucket:
@@ -112,6 +116,36 @@ class Bucket:
         except obstore.exceptions.AlreadyExistsError:
             return False
         return True
+
+    def replace(self, key: str, data: bytes | Path) -> bool:
+        """Put `data` under `key` in place of what stands there; True if something did."""
+        import obstore
+
+        was_there = True
+        for attempt in range(1, ATTEMPTS + 1):
+            stands = self.standing(key)
+            was_there = was_there and stands is not None  # what another attempt of ours put is no predecessor
+            mode: Any = "create" if stands is None else {"e_tag": stands.etag}
+            try:
+                self._told(lambda mode=mode: obstore.put(self._opened, key, data, mode=mode, use_multipart=False))
+            except (_Missing, obstore.exceptions.AlreadyExistsError):  # another put or deleted it meanwhile, or we did
+                pass
+            except _Unanswered as error:
+                if attempt == ATTEMPTS:
+                    raise OutOfReach(str(error)) from None
+            else:
+                return was_there
+            time.sleep(self._pause.total_seconds() * 2**attempt)
+        raise FeedbackError(f"{self.url}/{key}: others put it and take it away without end; run again")
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove what stands under `keys`, as far as anything does."""
+        import obstore
+
+        for start in range(0, len(keys), AT_A_TIME):
+            some = list(keys[start : start + AT_A_TIME])
+            with suppress(_Missing):
+                self._asked(lambda some=some: obstore.delete(self._opened, some))
 
     def copy(self, key: str, to: str) -> bool:
         """Put what stands under `key` under `to`, too, if nothing stands there; its bytes stay in the bucket."""
@@ -196,23 +230,22 @@ class Bucket:
                 if found is not None:
                     return found
                 if attempt == ATTEMPTS:
-                    raise FeedbackError(str(error)) from None
+                    raise OutOfReach(str(error)) from None
             else:
                 return True
             time.sleep(self._pause.total_seconds() * 2**attempt)
         raise FeedbackError(f"{self.url}/{key}: others put it and take it away without end; run again")
 
     def _asked(self, call: Callable[[], Result]) -> Result:
-        """`call`, and once more if it broke off in the middle of an answer, which the library does not repeat."""
-        try:
-            return self._told(call)
-        except _Unanswered as error:
-            if "retries" in str(error):
-                raise FeedbackError(str(error)) from None
-        try:
-            return self._told(call)
-        except _Unanswered as error:
-            raise FeedbackError(str(error)) from None
+        """`call`, and again if it broke off in the middle of an answer, which the library does not repeat."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._told(call)
+            except _Unanswered as error:
+                gave_up = "retries" in str(error) and "body error" not in str(error)
+                if gave_up or attempt == ATTEMPTS:
+                    raise OutOfReach(str(error)) from None
+        raise AssertionError("the last attempt returns or raises")
 
     def _told(self, call: Callable[[], Result]) -> Result:
         """`call`; what a person can mend is said in one line."""
@@ -229,12 +262,13 @@ class Bucket:
         except (FileNotFoundError, BaseError) as error:
             said = str(error)
             if "NoSuchBucket" in said:
-                raise FeedbackError(f"{self.url}: there is no such bucket; make it, or correct its name") from None
+                raise OutOfReach(f"{self.url}: there is no such bucket; make it, or correct its name") from None
             if "169.254.169.254" in said or "/latest/api/token" in said:
-                raise FeedbackError(f"{self.url}: no credentials; set {_CREDENTIALS}") from None
+                raise OutOfReach(f"{self.url}: no credentials; set {_CREDENTIALS}") from None
             if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or "403 Forbidden" in said:
-                raise FeedbackError(
-                    f"{self.url}: access denied{_code(said)}; these credentials must allow to list, get and put there"
+                raise OutOfReach(
+                    f"{self.url}: access denied{_code(said)}; these credentials must allow to list, get, put and "
+                    "(to erase and to collect) delete there"
                 ) from None
             if isinstance(error, (FileNotFoundError, PreconditionError)):
                 raise _Missing from None
@@ -245,7 +279,9 @@ class Bucket:
 
 
 def _object(entry: Any) -> Object:
-    return Object(entry["path"], entry["size"], entry["e_tag"] or "", entry["last_modified"])
+    version = entry.get("version")
+    kept = None if version == "null" else version
+    return Object(entry["path"], entry["size"], entry["e_tag"] or "", entry["last_modified"], kept)
 
 
 class _Missing(Exception):

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
@@ -128,12 +129,20 @@ class Objects(Protocol):
         """Where that is, for a person."""
         ...
 
+    def erased(self, erasure: Erasure) -> None:
+        """Is told of each erasure that is noticed."""
+        ...
+
 
 class Erasures:
-    """The erasures of a store, read once; a new one is noticed when something is asked."""
+    """The erasures of a store, read once; a new one is noticed when something is asked.
 
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
+    Where asking costs a request, that is done after `pause` seconds at the earliest, or when it is to `look_again`.
+    """
+
+    def __init__(self, objects: Objects, *, pause: float = 0.0) -> None:
+        self._objects, self._pause = objects, pause
+        self._next_look = 0.0  # of the clock that only goes on
         self._all: list[Erasure] = []
         self._moved: dict[str, str] = {}
         self._one_at_a_time = Lock()
@@ -145,6 +154,8 @@ class Erasures:
             FeedbackError: a record is not what was written.
         """
         with self._one_at_a_time:
+            if time.monotonic() < self._next_look:
+                return self._all
             while self._objects.exists(key := erasure_key(len(self._all) + 1)):
                 try:
                     erasure = Erasure.from_bytes(self._objects.get(key))
@@ -153,9 +164,15 @@ class Erasures:
                         f"{self._objects.uri(key)}: this record of an erasure was changed after it was written; "
                         "restore it from a backup"
                     ) from None
+                self._objects.erased(erasure)
                 self._moved |= erasure.moved
                 self._all.append(erasure)
+            self._next_look = time.monotonic() + self._pause
         return self._all
+
+    def look_again(self) -> None:
+        """Ask for new ones when something is asked next."""
+        self._next_look = 0.0
 
     def current(self, key: str) -> str:
         """The key of the object that stands for `key` now: itself, unless it was rewritten.
@@ -166,6 +183,17 @@ class Erasures:
         while key in self._moved and not self._objects.stands(key):
             key = self._moved[key]
         return key
+
+    def written(self) -> set[str]:
+        """The keys of all objects that erasures put in place of others."""
+        return {
+            key
+            for erasure in self.all()
+            for key in (
+                *erasure.moved.values(),
+                *(rewritten_key(path, new) for path, (_, new) in erasure.replaced.items()),
+            )
+        }
 
     def withdrawn_lines(self, key: str) -> dict[int, list[str]]:
         """The rows of a landed object that were emptied: number from 1 → row_ids of the records that it was."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import time
 from collections import deque
@@ -14,10 +15,12 @@ from typing import Any, Protocol
 
 from feedback_assets.digests import canonical_json, digest
 from feedback_assets.errors import FeedbackError
-from feedback_assets.snapshots.erasures import Erasures
+from feedback_assets.snapshots.erasures import Erasure, Erasures
 
 REDIRECTED = ("parts/", "exports/", "landed/")
 """Objects named by their digest, for which another stands once something in them was erased."""
+OF_A_MACHINE = ("dagster", "hybrids", "tmp")
+"""Folders that lie on each machine, wherever the store is."""
 USED = 24 * 3600.0  # seconds: how exactly it is known when a remembered value was used last
 _SYNCING = ThreadPoolExecutor(4, thread_name_prefix="fsync")
 
@@ -81,6 +84,18 @@ class Store(Protocol):
         """
         ...
 
+    def find(self, key: str) -> bytes | None:
+        """The bytes under `key`; None if nothing stands there."""
+        ...
+
+    def at_rest(self, key: str) -> AbstractContextManager[Path]:
+        """A file, for this long, with the bytes that lie under `key` itself now, which no copy stands for.
+
+        Raises:
+            FileNotFoundError: nothing lies there.
+        """
+        ...
+
     def put(self, key: str, data: bytes, *, durable: bool = True) -> bool:
         """Put `data` under `key` if nothing is there; True if it was put now.
 
@@ -97,6 +112,36 @@ class Store(Protocol):
 
     def put_again(self, key: str, to: str) -> bool:
         """Put the object under `key` under `to`, too, if nothing is there; True if it was put now."""
+        ...
+
+    def replace(self, key: str, data: bytes | Path) -> bool:
+        """Put bytes, or those of a file, under `key` itself in place of what is there; True if something was.
+
+        It is for leases, and for what an erasure rewrote.
+        """
+        ...
+
+    def delete(self, *keys: str) -> None:
+        """Remove what lies under `keys` themselves, and copies of it, as far as anything does."""
+        ...
+
+    def keeps_versions(self, key: str) -> bool:
+        """Whether what lies under `key` stays, as an old version, when it is replaced or deleted."""
+        ...
+
+    def objects(self, prefix: str) -> Iterator[tuple[str, int, float]]:
+        """Key, bytes and time of each object under the folder `prefix`, by key, rewritten ones included.
+
+        A hint of what could be swept, or is not accounted for; never the truth.
+        """
+        ...
+
+    def look_again(self) -> None:
+        """Count nothing that was seen until now: others may have put, erased or collected since."""
+        ...
+
+    def erased(self, erasure: Erasure) -> None:
+        """Keep no copy of what an erasure, which was noticed just now, took away."""
         ...
 
     def recall(self, key: str) -> Any:
@@ -123,6 +168,10 @@ def store_at(place: Path | str, folder: Path) -> Store:
         FeedbackError: it is neither.
     """
     if not str(place).startswith("s3:"):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(place)):
+            raise FeedbackError(f"{place}: no store can be there; give a folder or s3://bucket/prefix")
+        if Path(place).is_file():
+            raise FeedbackError(f"{place}: is a file, and a store is a folder; correct --store")
         return LocalStore(Path(place))
     from feedback_assets.snapshots.bucket import Bucket
     from feedback_assets.snapshots.s3_store import S3Store
@@ -130,15 +179,9 @@ def store_at(place: Path | str, folder: Path) -> Store:
     return S3Store(Bucket(str(place)), folder / ".feedback_assets" / "s3")
 
 
-def in_folder(store: Store, what: str) -> "LocalStore":
-    """`store`, which is a folder.
-
-    Raises:
-        FeedbackError: it is elsewhere, where `what` does not work yet.
-    """
-    if not isinstance(store, LocalStore):
-        raise FeedbackError(f"{store.place}: {what} works on a store in a folder, not yet in a bucket; copy it to one")
-    return store
+def holder(store: Store, prefix: str) -> Store:
+    """What holds the objects under a folder of a store: the store, or its folder on this machine."""
+    return store.here if prefix in OF_A_MACHINE else store
 
 
 class LocalStore:
@@ -193,10 +236,22 @@ class LocalStore:
         Raises:
             FeedbackError: nothing stands there.
         """
+        data = self.find(key)
+        if data is None:
+            raise FeedbackError(f"{self.root}: the store lacks {key}; it was deleted or belongs elsewhere")
+        return data
+
+    def find(self, key: str) -> bytes | None:
+        """See `Store`."""
         try:
             return self.path(key).read_bytes()
         except FileNotFoundError:
-            raise FeedbackError(f"{self.root}: the store lacks {key}; it was deleted or belongs elsewhere") from None
+            return None
+
+    @contextmanager
+    def at_rest(self, key: str) -> Iterator[Path]:
+        """See `Store`."""
+        yield self.root / key
 
     def put(self, key: str, data: bytes, *, durable: bool = True) -> bool:
         """Put `data` under `key` if nothing is there; True if it was put now.
@@ -229,8 +284,9 @@ class LocalStore:
         _sync(scratch)  # first, lest a power cut leave half of it under its name
         self._link(key, scratch)
 
-    def replace(self, key: str, data: bytes | Path) -> None:
-        """Put bytes, or those of a file of this store, under `key` in place of what is there: all at once."""
+    def replace(self, key: str, data: bytes | Path) -> bool:
+        """See `Store`; a file is one of this store. All at once."""
+        there = self.stands(key)
         with self.scratch() as scratch:
             if isinstance(data, bytes):
                 scratch.write_bytes(data)
@@ -240,13 +296,25 @@ class LocalStore:
             target = self.root / key
             target.parent.mkdir(parents=True, exist_ok=True)
             scratch.replace(target)
+        return there
 
-    def delete(self, key: str) -> None:
-        """Remove the object that lies under `key` itself, if one does."""
-        (self.root / key).unlink(missing_ok=True)
+    def delete(self, *keys: str) -> None:
+        """See `Store`."""
+        for key in keys:
+            (self.root / key).unlink(missing_ok=True)
+
+    def keeps_versions(self, key: str) -> bool:  # noqa: ARG002
+        """See `Store`."""
+        return False
+
+    def look_again(self) -> None:
+        """See `Store`; a folder is looked at each time."""
+
+    def erased(self, erasure: Erasure) -> None:
+        """See `Store`; there are no copies."""
 
     def objects(self, prefix: str) -> Iterator[tuple[str, int, float]]:
-        """Key, bytes and time of each object under the folder `prefix`, rewritten ones included; for sweeping."""
+        """See `Store`."""
         for path in sorted((self.root / prefix).rglob("*")):
             try:
                 found = path.lstat()

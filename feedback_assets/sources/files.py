@@ -327,11 +327,6 @@ def _before_magic(path: Path) -> Iterator[str]:
         yield part
 
 
-def passed_over(name: str) -> bool:
-    """Whether a file is hidden or unfinished."""
-    return is_hidden(name) or name.lower().endswith(_UNFINISHED)
-
-
 def is_hidden(name: str) -> bool:
     """Whether a file, or a folder that it lies in, is hidden."""
     return any(part.startswith((".", "~$")) for part in name.split("/"))

@@ -30,6 +30,7 @@ NAMES = {
     "label": (
         *("label", "winner", "preference", "choice", "vote", "verdict", "preferred", "selected", "value", "judgment"),
         *("feedback", "thumbs", "thumb", "rating", "better", "answer", "result"),
+        *("helpful", "is_helpful", "useful", "liked", "accepted", "approved"),
     ),
     "score": ("rating", "score", "stars", "rank", "points", "value", "helpfulness", "quality", "grade"),
     "aspect": ("aspect", "criterion", "dimension", "attribute"),
@@ -52,6 +53,11 @@ NAMES = {
     "split": ("split",),
     "group_id": ("group_id", "ranking_id", "comparison_group"),
 }
+_WORD = 20  # characters of a value that is a word
+_WIDEST = 100  # a scale in text; beyond it numbers are rather ids or times
+RESPONSE = re.compile(
+    r"response|completion|answer|output|generation|reply|summary|text|content|candidate|option|conversation|message"
+)
 MODEL = re.compile(r"model|policy|system|engine|generator")
 
 
@@ -92,9 +98,10 @@ def _compiles(expr: str) -> bool:
 
 def first_named(givens: Sequence[Given], column: str, taken: set[str], suits: Any = None) -> Given | None:
     """The given whose name says that it is this record column; the earlier name in the list wins."""
+    named = [(re.sub(r"\W+", "_", given.name.lower()).strip("_"), given) for given in givens]
     for name in NAMES[column]:
-        for given in givens:
-            if given.name.lower() == name and given.expr not in taken and (suits is None or suits(given)):
+        for said, given in named:
+            if said == name and given.expr not in taken and (suits is None or suits(given)):
                 return given
     return None
 
@@ -169,22 +176,26 @@ def prompt_format(values: pl.Series) -> str | None:
     return "turns" if values.dtype == pl.List(pl.String) else None
 
 
-def _vocabulary(values: pl.Series) -> list[str] | None:
-    """The distinct values as text, sorted, if they are few; a blank is none."""
-    if values.dtype == pl.Boolean or not (values.dtype == pl.String or values.dtype.is_integer()):
+def _vocabulary(values: pl.Series) -> dict[str, str] | None:
+    """The distinct values as text, sorted, if they are few, to what each says; a blank is none."""
+    if values.dtype.is_float() and not (values.drop_nulls() % 1 == 0).all():
+        return None
+    if values.dtype == pl.Boolean or not (values.dtype == pl.String or values.dtype.is_numeric()):
         return None
     texts = values.drop_nulls().cast(pl.String).unique()
     found = texts.filter(texts.str.strip_chars() != "").sort().head(13).to_list()
-    return found if 2 <= len(found) <= 12 else None
+    return {value: value.strip().lower().removesuffix(".0") for value in found} if 1 <= len(found) <= 12 else None
 
 
 def sides_of(values: pl.Series) -> dict[str, str | None] | None:
-    """Each value of a label to a, b, tie, or None if it is not clear; None where no two values are opposites."""
+    """Each value of a label to a, b, tie, or None if it is not clear; None where no value says a side.
+
+    Opposites such as left and right do. A word such as left does so alone, if beside it there are only ties.
+    """
     vocabulary = _vocabulary(values)
     if vocabulary is None:
         return None
-    said = {value: value.strip().lower() for value in vocabulary}
-    known = sorted(set(said.values()))
+    known = sorted(set(vocabulary.values()))
     sides: dict[str, str | None] = {}
     for swap in SWAPS:
         for one in known:
@@ -193,23 +204,51 @@ def sides_of(values: pl.Series) -> dict[str, str | None] | None:
                 sides |= {one: "a", other: "b"}
         if sides:
             break
+    ties = {one: "tie" for one in known if one not in sides and _TIE.search(one.replace("_", " "))}
     if not sides:
+        rest = [one for one in known if one not in ties]
+        sides = {one: side for one in rest if (side := _side_of(one)) is not None}
+        if len(rest) != 1 or not sides:
+            return None
+    return {value: (sides | ties).get(one) for value, one in vocabulary.items()}
+
+
+def _side_of(word: str) -> str | None:
+    """The side that a word says by itself; a number does not, because a count may start at 0 or 1."""
+    if len(word) > _WORD:
         return None
-    for one in known:
-        sides.setdefault(one, "tie" if _TIE.search(one.replace("_", " ")) else None)
-    return {value: sides[one] for value, one in said.items()}
+    for one, other in (swap for swap in SWAPS if swap not in DECIDED and not swap[0].isdigit()):
+        for side, swap in (("a", (one, other)), ("b", (other, one))):
+            if swapped(word, swap) is not None:
+                return side
+    return None
 
 
 def thumbs_of(values: pl.Series) -> tuple[list[str], list[str]] | None:
-    """The values that mean up and those that mean down; None where any means something else."""
+    """The values that mean up and those that mean down; None where any means something else, or only a number is."""
     if values.dtype == pl.Boolean:
         return [], []
     vocabulary = _vocabulary(values)
     if vocabulary is None:
         return None
-    up = [value for value in vocabulary if value.lower() in _UP]
-    down = [value for value in vocabulary if value.lower() in _DOWN]
-    return (up, down) if up and down and len(up) + len(down) == len(vocabulary) else None
+    up = [value for value, said in vocabulary.items() if said in _UP]
+    down = [value for value, said in vocabulary.items() if said in _DOWN]
+    both = bool(up and down) or not any(said.lstrip("-").isdigit() for said in vocabulary.values())
+    return (up, down) if both and len(up) + len(down) == len(vocabulary) else None
+
+
+def scale_of(values: pl.Series) -> tuple[str, str] | None:
+    """The least and the most of numbers; None for what is no number, and for texts that span more than a scale does."""
+    if values.dtype.is_numeric():
+        return str(values.min()), str(values.max())
+    if values.dtype != pl.String:
+        return None
+    given = values.drop_nulls().str.strip_chars()
+    numbers = given.filter(given != "").cast(pl.Float64, strict=False)
+    if not numbers.len() or numbers.null_count() or not numbers.is_finite().all():
+        return None
+    low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
+    return (f"{low:g}", f"{high:g}") if high - low <= _WIDEST else None
 
 
 def is_within(given: Given, vocabulary: Sequence[str]) -> bool:

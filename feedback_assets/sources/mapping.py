@@ -4,7 +4,7 @@ A value that was there and did not convert quarantines its record. Nothing is co
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 
@@ -31,6 +31,7 @@ from feedback_assets.sources.raw import (
     bad_lines,
     listed,
     one_line,
+    without_categories,
 )
 from feedback_assets.sources.source import ColumnMapping, Source, format_of
 
@@ -75,7 +76,7 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     """
     if raw.frame.columns == [LINE] and not raw.frame.height:
         return Mapped(no_records(), raw.malformed)
-    raw = entries(raw, source, file)
+    raw = entries(replace(raw, frame=without_categories(raw.frame)), source, file)
     if not raw.frame.height:
         return Mapped(no_records(), raw.malformed.sort("line", "position"))
     mappings = {name: source.columns[name] for name in FROM_SOURCE if name in source.columns}

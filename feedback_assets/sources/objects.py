@@ -9,7 +9,7 @@ from posixpath import basename, dirname, join
 
 from feedback_assets.errors import FeedbackError
 from feedback_assets.snapshots.bucket import SCHEME, Bucket, Object
-from feedback_assets.sources.files import is_batch, passed_over
+from feedback_assets.sources.files import SUBFOLDER, NotRead, is_batch, why_not
 from feedback_assets.sources.source import SUFFIXES, Source, format_of
 
 
@@ -34,6 +34,27 @@ def list_objects(source: Source, now: datetime | None = None, *, may_be_empty: b
     Raises:
         FeedbackError: there is none and there may not be, or the bucket cannot be asked.
     """
+    bucket, held, why = _looked_at(source)
+    names = [name for name, reason in why.items() if reason is None]
+    found = [Found(key, bucket, held[key], waits) for key, waits in _with_wait(source, sorted(names), held, now)]
+    if not found and not may_be_empty:
+        raise FeedbackError(
+            f"source {source.name!r}: nothing at {source.path!r}; correct `path`, known endings: {', '.join(SUFFIXES)}"
+        )
+    return found
+
+
+def objects_not_read(source: Source) -> list[NotRead]:
+    """The objects that lie where `source` looks and are not read, as `files.not_read`."""
+    _, _, why = _looked_at(source)
+    marker = source.complete.marker if source.complete else None
+    read = [name for name, reason in why.items() if reason is None]
+    markers = {join(dirname(name), marker.format(name=basename(name))) for name in read if marker}
+    return [NotRead(name, reason) for name, reason in sorted(why.items()) if reason and name not in markers]
+
+
+def _looked_at(source: Source) -> tuple[Bucket, dict[str, Object], dict[str, str | None]]:
+    """The bucket, what it holds there, and why each of that is not read (empty: it is hidden), else None."""
     name, _, pattern = source.path.removeprefix(SCHEME).partition("/")
     fixed, wild = _parted(pattern)
     one = None if wild or not fixed else Bucket(f"{SCHEME}{name}/{dirname(fixed)}").standing(basename(fixed))
@@ -42,13 +63,7 @@ def list_objects(source: Source, now: datetime | None = None, *, may_be_empty: b
     if one is not None and source.complete and source.complete.marker:
         marker = bucket.standing(source.complete.marker.format(name=one.key))
         held |= {marker.key: marker} if marker else {}
-    names = [one.key] if one else _wanted(source, held, wild.split("/") if wild else [])
-    found = [Found(key, bucket, held[key], waits) for key, waits in _with_wait(source, sorted(names), held, now)]
-    if not found and not may_be_empty:
-        raise FeedbackError(
-            f"source {source.name!r}: nothing at {source.path!r}; correct `path`, known endings: {', '.join(SUFFIXES)}"
-        )
-    return found
+    return bucket, held, {one.key: None} if one else _why(source, held, wild.split("/") if wild else [])
 
 
 def waiting_objects(source: Source, now: datetime | None = None) -> list[str]:
@@ -65,13 +80,16 @@ def _parted(pattern: str) -> tuple[str, str]:
     return "/".join(parts[:first]), "/".join(parts[first:])
 
 
-def _wanted(source: Source, held: dict[str, Object], wild: Sequence[str]) -> list[str]:
+def _why(source: Source, held: dict[str, Object], wild: Sequence[str]) -> dict[str, str | None]:
     # What a console shows as a folder is an empty object without an ending.
-    names = [key for key, found in held.items() if not passed_over(key) and (found.bytes or format_of(key))]
+    names = [key for key, found in held.items() if found.bytes or format_of(key)]
     if wild:
-        return [name for name in names if _fits(name.split("/"), wild)]
-    names = [name for name in names if is_batch(source, basename(name))]
-    return [name for name in names if "/" not in name] or names
+        known = source.format is not None
+        fit = [name for name in names if _fits(name.split("/"), wild)]
+        return {name: why_not(source, name, known=known or format_of(name) is not None) for name in fit}
+    why = {name: why_not(source, name, known=is_batch(source, basename(name))) for name in names}
+    flat = any(reason is None and "/" not in name for name, reason in why.items())
+    return {name: SUBFOLDER if reason is None and flat and "/" in name else reason for name, reason in why.items()}
 
 
 def _fits(parts: Sequence[str], wild: Sequence[str]) -> bool:

@@ -7,22 +7,27 @@ cannot be known is a line to fill in.
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 from feedback_assets.digests import file_digest
 from feedback_assets.errors import FeedbackError
+from feedback_assets.expressions import columns_of
 from feedback_assets.record import FROM_SOURCE
 from feedback_assets.sources.conversion import convert
+from feedback_assets.sources.dialect import delimiter_of, head, is_separator_line
 from feedback_assets.sources.entries import type_of
-from feedback_assets.sources.files import BatchFile, read
+from feedback_assets.sources.files import BatchFile, list_files, read
 from feedback_assets.sources.given import (
     DECIDED,
     MODEL,
     NAMES,
+    RESPONSE,
     SWAPS,
     Given,
     first_named,
@@ -35,6 +40,7 @@ from feedback_assets.sources.given import (
     is_within,
     opposite,
     prompt_format,
+    scale_of,
     sides_of,
     text_length,
     thumbs_of,
@@ -42,8 +48,8 @@ from feedback_assets.sources.given import (
 from feedback_assets.sources.mapping import map_records
 from feedback_assets.sources.preset import preset, preset_names
 from feedback_assets.sources.proposed_section import Proposal
-from feedback_assets.sources.raw import LINE, POSITION, Raw
-from feedback_assets.sources.source import EACH, ColumnMapping, Source, format_of
+from feedback_assets.sources.raw import LINE, POSITION, Raw, without_categories
+from feedback_assets.sources.source import EACH, SUFFIXES, ColumnMapping, Source, expressions, format_of
 
 LOOKED_AT = 20_000
 """Rows whose values are looked at."""
@@ -58,29 +64,50 @@ def propose(path: Path, name: str | None = None) -> tuple[Proposal, Raw, BatchFi
     """Propose a mapping for a file; also what is in it.
 
     Args:
-        path: a file of any known format.
+        path: a file of any known format, or a folder or pattern, of which the first file is looked at.
         name: the source's name; default: from the file's.
 
     Raises:
         FeedbackError: there is no such file, it has no known format, or cannot be read.
     """
     name = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", path.name.split(".")[0]).strip("-") or "source"
-    if not path.is_file():
-        raise FeedbackError(f"{path}: no such file")
-    if format_of(path.name) is None:
-        raise FeedbackError(f"{path}: its ending stands for no known format; rename it, or write the source by hand")
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
         raise FeedbackError(f"--source-name {name!r}: letters, digits, `_`, `.` and `-` make a name")
-    file = BatchFile(name, path.name, path, file_digest(path), path.stat().st_size)
-    anything = Source(name=name, path=path.as_posix(), columns={"kind": "'preference'"})  # type: ignore[arg-type]
+    file = _first_file(path, name)
+    format_ = format_of(file.path.name)
+    if format_ is None:
+        raise FeedbackError(f"{path}: its ending stands for no known format; rename it, or write the source by hand")
+    delimiter = _delimiter(file.path) if format_ == "csv" else None
+    anything = Source(name=name, path=path.as_posix(), delimiter=delimiter, columns={"kind": "'preference'"})  # type: ignore[arg-type]
     raw = read(file, anything)
-    proposal = Proposal(name, path.as_posix())
+    proposal = Proposal(name, path.as_posix(), delimiter=delimiter)
+    raw = replace(raw, frame=without_categories(raw.frame))
     if raw.frame.height and not _preset(proposal, raw, file):
         _guess(proposal, raw)
     elif not raw.frame.height:
         proposal.columns["kind"] = "'preference'"
         proposal.asked.append("the file holds no record: nothing can be proposed")
     return proposal, raw, file
+
+
+def _first_file(path: Path, name: str) -> BatchFile:
+    """The file, or the first that a source of this path has."""
+    if path.is_file():
+        return BatchFile(name, path.name, path, file_digest(path), path.stat().st_size)
+    folder = Source(name=name, path=path.as_posix(), columns={"kind": "'preference'"})  # type: ignore[arg-type]
+    try:
+        first = list_files(folder, Path.cwd(), digest_of=lambda _: "")[0]
+    except FeedbackError:
+        what = "no file in it that can be read" if path.is_dir() else "no such file"
+        raise FeedbackError(f"{path}: {what}; known endings: {', '.join(SUFFIXES)}") from None
+    return replace(first, digest=file_digest(first.path))
+
+
+def _delimiter(path: Path) -> str | None:
+    first = head(path)
+    if is_separator_line(first):
+        raise FeedbackError(f"{path}: its first line tells Excel the delimiter and is no header; delete that line")
+    return delimiter_of(first, "\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else ",")
 
 
 def _preset(proposal: Proposal, raw: Raw, file: BatchFile) -> bool:
@@ -90,7 +117,7 @@ def _preset(proposal: Proposal, raw: Raw, file: BatchFile) -> bool:
     for name, signs in sorted(known, key=lambda entry: -len(entry[1])):
         if not all(any(type_of(sign, head.frame.schema) for sign in alternatives) for alternatives in signs):
             continue
-        trial = Proposal(proposal.name, proposal.path, fits=name)
+        trial = replace(proposal, fits=name)
         try:
             mapped = map_records(head, trial.source(), file)
         except FeedbackError:
@@ -99,13 +126,30 @@ def _preset(proposal: Proposal, raw: Raw, file: BatchFile) -> bool:
         failed = mapped.quarantined.get_column("reason").is_in(["not-convertible", "different-prompts"]).sum()
         if fitting and fitting > failed:
             proposal.fits = name
+            _beside(proposal, head.frame, trial.source())
             if mapped.records.get_column("prompt").null_count() == mapped.records.height:
-                proposal.asked.append("columns: { prompt: FILL IN } # none is in the file: each record is quarantined")
+                asked = "prompt: FILL IN" if proposal.columns else "columns: { prompt: FILL IN }"
+                proposal.asked.append(f"{asked} # none is in the file: each record is quarantined")
             proposal.asked += preset(name).get("asks", [])
-            if "annotator_id" not in trial.source().columns:
+            if "annotator_id" not in {*trial.source().columns, *proposal.columns}:
                 _ask_for_annotator(proposal)
             return True
     return False
+
+
+def _beside(proposal: Proposal, frame: pl.DataFrame, fitted: Source) -> None:
+    """What a file has beside the columns of its preset; one with `each` is a tool's export, which has no others."""
+    if fitted.each:
+        return
+    read = {name for text in expressions(fitted) for name in columns_of(text)}
+    own = frame.drop(LINE, *read, strict=False).drop(cs.nested())
+    found = Proposal(proposal.name, proposal.path)
+    givens = list(givens_of(own))
+    _rest(found, givens, set())
+    _identity(found, givens, frame, each=False)
+    given = {*fitted.columns, "split"}  # a split of the set, which is not ours
+    proposal.columns = {name: value for name, value in found.columns.items() if name not in given}
+    proposal.notes = {name: note for name, note in found.notes.items() if name in proposal.columns}
 
 
 def _guess(proposal: Proposal, raw: Raw) -> None:
@@ -163,19 +207,27 @@ def _texts(proposal: Proposal, givens: Sequence[Given], taken: set[str]) -> None
 
 
 def _pair(givens: Sequence[Given]) -> tuple[Given, Given, bool] | None:
-    """The two columns of responses: names that differ in a or b, 1 or 2, …; of several such the longest texts."""
+    """The two columns of responses: names that differ in a or b, 1 or 2, …; of several such the longest texts.
+
+    Names that say response, answer, … go before others, and before those goes one column that is named response.
+    """
     by_name = {given.expr.lower(): given for given in givens if is_text(given) or is_conversational(given.values)}
-    pairs: list[tuple[float, Given, Given, bool]] = []
+    alone = first_named(givens, "response", set(), is_text) is not None
+    pairs: list[tuple[tuple[bool, bool, float], Given, Given]] = []
     for lowered, first in by_name.items():
         for swap in SWAPS[:-1]:
             other = opposite(lowered, swap, by_name)
-            if other is not None and not MODEL.search(lowered):
-                second = by_name[other]
-                length = sum(float(text_length(given.values) or 0) for given in (first, second))
-                pairs.append((length, first, second, swap in DECIDED))
+            if other is None or MODEL.search(lowered):
+                continue
+            second, decided = by_name[other], swap in DECIDED
+            named = decided or lowered in swap or RESPONSE.search(lowered) is not None
+            if not named and (alone or scale_of(first.values) or scale_of(second.values)):
+                continue
+            length = sum(float(text_length(given.values) or 0) for given in (first, second))
+            pairs.append(((decided, named, length), first, second))
     if not pairs:
         return None
-    _, first, second, decided = max(pairs, key=lambda entry: (entry[3], entry[0]))
+    (decided, _, _), first, second = max(pairs, key=lambda entry: entry[0])
     return first, second, decided
 
 
@@ -213,13 +265,13 @@ def _judgment(proposal: Proposal, givens: Sequence[Given], taken: set[str]) -> N
         taken.add(thumb.expr)
         proposal.columns |= {"kind": "'thumbs'", "label": _thumbs_label(thumb)}
         return
-    score = first_named(givens, "score", taken, lambda given: given.dtype.is_numeric())
+    score = first_named(givens, "score", taken, lambda given: scale_of(given.values) is not None)
     proposal.columns["kind"] = "'rating'"
     if score is None:
         proposal.asked.append("score: FILL IN; nothing looks like a judgment. A preference or thumb has a label")
         return
     taken.add(score.expr)
-    low, high = (str(value) for value in (score.values.min(), score.values.max()))
+    low, high = scale_of(score.values) or ("", "")
     proposal.columns |= {"score": score.expr, "score_min": low, "score_max": high}
     proposal.notes["score_min"] = f"the least in this file{_sure(score)}: is it the end of the scale?"
     proposal.notes["score_max"] = "the most in this file"

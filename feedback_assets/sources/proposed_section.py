@@ -25,6 +25,7 @@ class Proposal:
     path: str
     fits: str | None = None
     each: str | None = None
+    delimiter: str | None = None
     columns: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
@@ -33,6 +34,8 @@ class Proposal:
         """The policy section, as YAML with comments."""
         lines = ["ingested:", "  sources:", f"    - name: {_scalar(self.name)} # part of every row's identity: keep it"]
         lines += [f"      path: {_scalar(self.path)} # relative to the policy file"]
+        if self.delimiter:
+            lines += [f"      delimiter: {json.dumps(self.delimiter)} # by the first line"]
         if self.fits:
             lines += [f"      preset: {self.fits} # {preset(self.fits)['description']}"]
         if self.each:

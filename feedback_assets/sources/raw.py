@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -207,3 +207,18 @@ def numbered(frame: pl.DataFrame, lines: pl.Series | Sequence[int], path: Path) 
     if ours is not None:
         raise Unreadable(f"{path}: the column name {ours} is ours; rename it", value=f"the column name {ours} is ours")
     return frame.with_columns(pl.Series(LINE, lines, dtype=pl.Int64))
+
+
+def without_categories(frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame` with text for dictionaries of text (Categorical, Enum), also inside lists and structs."""
+    plain = {name: (dtype, _plain(dtype)) for name, dtype in frame.schema.items()}
+    changed: dict[Any, Any] = {name: text for name, (dtype, text) in plain.items() if text != dtype}
+    return frame.cast(changed) if changed else frame
+
+
+def _plain(dtype: Any) -> Any:
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _plain(field.dtype) for field in dtype.fields})
+    if isinstance(dtype, pl.List):
+        return pl.List(_plain(dtype.inner))
+    return pl.String() if isinstance(dtype, pl.Categorical | pl.Enum) else dtype

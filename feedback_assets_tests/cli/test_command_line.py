@@ -173,10 +173,24 @@ def test_an_unknown_release_is_said(call: Call, sample: Path) -> None:
     assert call("questions", "latest", "--store", "empty").code == 2
 
 
-def test_releases_of_an_empty_store_are_none(call: Call) -> None:
-    said = call("releases", "--store", "empty")
-    assert said.code == 0
-    assert "no release yet" in said.out
+@pytest.mark.parametrize("command", ["releases", "verify", "gc"])
+def test_a_store_that_no_run_made_is_said(command: str, call: Call) -> None:
+    Path("file").write_text("x")
+    for words, problem in (
+        (("--store", "absent"), "no run has made a store here"),
+        (("--policy", "absent.yaml"), "no run has made a store here"),
+        (("--store", "file"), "is a file, and a store is a folder"),
+        (("--store", "http://x/y"), "no store can be there; give a folder or s3://bucket/prefix"),
+    ):
+        said = call(command, *words)
+        assert said.code == 2
+        assert problem in said.line()
+
+
+def test_a_run_makes_no_store_of_another_scheme(call: Call) -> None:
+    said = call("run", "--store", "http://x/y")
+    assert (said.code, Path("http:").exists()) == (2, False)
+    assert "http://x/y: no store can be there" in said.line()
 
 
 @pytest.mark.parametrize("name", ["latest", "1"])
@@ -430,3 +444,19 @@ def test_a_file_that_cannot_be_inspected_is_one_line(
     said = call("inspect", path, *words)
     assert said.code == 2
     assert message in said.line()
+
+
+def test_a_misspelt_section_is_said_and_not_that_the_section_is_missing(call: Call, sample: Path) -> None:
+    policy = sample / "policy.yaml"
+    policy.write_text(policy.read_text(encoding="utf-8").replace("ingested:", "ingestd:", 1), encoding="utf-8")
+    said = call("run", "--policy", policy)
+    assert said.code == 2
+    assert "ingestd: unknown key; did you mean 'ingested'?" in said.line()
+    assert "more)" not in said.line()
+
+
+@pytest.mark.parametrize("option", ["--record", "--annotator"])
+def test_a_blank_name_is_erased_of_nobody(option: str, call: Call, sample: Path) -> None:
+    said = call("erase", option, " ", "--policy", sample)
+    assert said.code == 2
+    assert "a blank names nobody" in said.line()

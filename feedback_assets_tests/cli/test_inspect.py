@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 import yaml
 
-from feedback_assets.cli.inspect import inspected
+from feedback_assets.cli.inspect import inspected, show_inspected
+from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.materialize import materialize
 from feedback_assets.materialize.project import Project
 from feedback_assets.snapshots.snapshot import scan
@@ -141,3 +142,138 @@ def test_a_side_written_in_two_cases_is_one_side(tmp_path):
         for n, word in enumerate(("left", "Left", "right"))
     ]
     assert of(tmp_path, rows)[2] == 3
+
+
+def test_beside_a_preset_what_else_the_file_has_is_proposed(tmp_path):
+    more = {"annotator_id": "w", "created_at": "2026-01-02T03:04:05Z", "category": "c", "guideline_version": "1.0.0"}
+    rows = [{"id": f"r{n}", "prompt": "p", "chosen": f"x{n}", "rejected": "y", **more} for n in range(3)]
+    source, asked, records = of(tmp_path, rows)
+    assert source["preset"] == "trl-preference"
+    assert source["columns"] == {
+        "feedback_id": "id",
+        "category": "category",
+        "annotator_id": "annotator_id",
+        "collected_at": "created_at",
+        "guideline_version": "guideline_version",
+    }
+    assert (asked, records) == ([], 3)
+
+
+def test_ratings_in_text_are_ratings(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("prompt,response,rating\np,x,5\np,y, 1\np,z,\np,v,4.5\n", encoding="utf-8")
+    found = inspected(path, "s")
+    columns = yaml.safe_load(found["section"])["ingested"]["sources"][0]["columns"]
+    assert [columns[name] for name in ("kind", "score", "score_min", "score_max")] == ["'rating'", "rating", "1", "5"]
+    source, _, records = of(tmp_path, [{"prompt": "p", "response": f"{n}", "score": f"{n}"} for n in (2, 5)])
+    assert (source["columns"]["score"], records) == ("score", 2)
+    source, _, _ = of(tmp_path / "ids", [{"prompt": "p", "response": f"{n}", "score": f"{n}"} for n in (2, 10**9)])
+    assert "score" not in source["columns"]
+
+
+def test_a_dictionary_of_texts_is_text(tmp_path):
+    rows = {"prompt": ["p", "p"], "answer_1": ["x", "y"], "answer_2": ["v", "w"], "winner": ["1", "2"]}
+    rows["task"] = ["t", "t"]
+    path = tmp_path / "data.parquet"
+    pl.DataFrame(rows, schema=dict.fromkeys(rows, pl.Categorical)).write_parquet(path)
+    found = inspected(path, "s")
+    columns = yaml.safe_load(found["section"])["ingested"]["sources"][0]["columns"]
+    assert [columns[name] for name in ("prompt", "response_a", "response_b", "task")] == [
+        *("prompt", "answer_1", "answer_2", "task"),
+    ]
+    assert "WHEN '1' THEN 'a'" in columns["label"]
+    assert found["records"] == 2
+    assert ingested(tmp_path, found["section"]) == (2, 0)
+
+
+def test_a_column_named_response_goes_before_a_pair_of_columns_that_look_alike(tmp_path):
+    rows = pl.DataFrame({"prompt": "p", "response": ["r", "q"], "rating": [4, 5], "user": "u"})
+    rows = rows.with_columns(pl.lit("some words").alias(f"f{n}") for n in range(300))
+    rows.write_csv(tmp_path / "data.csv")
+    found = inspected(tmp_path / "data.csv", "s")
+    columns = yaml.safe_load(found["section"])["ingested"]["sources"][0]["columns"]
+    assert (columns["kind"], columns["response_a"], columns["score"]) == ("'rating'", "response", "rating")
+    assert "response_b" not in columns
+    assert found["records"] == 2
+    row = {"prompt": "p", "x1": "0.25", "x2": "0.75", "response_a": "r", "response_b": "q", "winner": "a"}
+    source, _, _ = of(tmp_path / "pair", [row, {**row, "winner": "b"}])
+    assert (source["columns"]["response_a"], source["columns"]["response_b"]) == ("response_a", "response_b")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "label", "kept"),
+    [
+        ("helpful?", ["Yes", "No", "", "yes"], "WHEN 'No' THEN 'down'", 3),
+        ("thumbs", ["up", None, "down"], "WHEN 'up' THEN 'up'", 2),
+        ("feedback", ["like", "like"], "WHEN 'like' THEN 'up'", 2),
+        ("label", [0.0, 1.0], "WHEN '1.0' THEN 'up'", 2),
+    ],
+)
+def test_thumbs_are_recognised_in_whatever_they_are_written(column, values, label, kept, tmp_path):
+    rows = [{"prompt": "p", "response": f"r{n}", column: value} for n, value in enumerate(values)]
+    source, _, records = of(tmp_path, rows)
+    assert source["columns"]["kind"] == "'thumbs'"
+    assert label in source["columns"]["label"]
+    assert records == kept
+
+
+@pytest.mark.parametrize(("value", "label"), [("left", "a"), ("model_b", "b"), ("1", None), ("1.0", None)])
+def test_one_value_alone_says_a_side_if_it_is_a_word(value, label, tmp_path):
+    rows = [{"prompt": "p", "response_a": f"x{n}", "response_b": "y", "winner": value} for n in range(2)]
+    source, asked, _ = of(tmp_path, [*rows, {**rows[0], "response_a": "z", "winner": "tie"}])
+    if label is None:
+        assert "label" not in source["columns"]
+        assert any(line.startswith("label: FILL IN") for line in asked)
+    else:
+        assert f"WHEN '{value}' THEN '{label}'" in source["columns"]["label"]
+
+
+def test_sides_that_are_floats_are_sides(tmp_path):
+    rows = [{"prompt": "p", "response_a": f"x{n}", "response_b": "y", "choice": float(n % 2)} for n in range(4)]
+    source, _, records = of(tmp_path, rows)
+    assert "WHEN '0.0' THEN 'a' WHEN '1.0' THEN 'b'" in source["columns"]["label"]
+    assert records == 4
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_another_delimiter_is_found_and_written(delimiter, tmp_path):
+    path = tmp_path / "data.csv"
+    rows = [("prompt", "response", "rating"), ("a, b", "x", "1"), ("p", "y, z", "5")]
+    path.write_text("".join(delimiter.join(row) + "\n" for row in rows), encoding="utf-8")
+    found = inspected(path, "s")
+    assert yaml.safe_load(found["section"])["ingested"]["sources"][0]["delimiter"] == delimiter
+    assert found["records"] == 2
+    assert ingested(tmp_path, found["section"]) == (2, 0)
+
+
+def test_the_line_that_tells_excel_the_delimiter_is_no_header(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("sep=;\nprompt;response;rating\np;x;1\n", encoding="utf-8")
+    with pytest.raises(FeedbackError, match="delete that line"):
+        inspected(path, "s")
+
+
+def test_of_a_folder_the_first_data_file_is_looked_at(tmp_path, capsys):
+    folder = tmp_path / "set"
+    (folder / "train").mkdir(parents=True)
+    (folder / "dataset_dict.json").write_text("{}")
+    shapes.as_parquet(folder / "train", shapes.TRL)
+    found = inspected(folder, "s")
+    source = yaml.safe_load(found["section"])["ingested"]["sources"][0]
+    assert (source["path"], source["preset"], found["format"]) == (folder.as_posix(), "trl-preference", "parquet")
+    assert ingested(tmp_path, found["section"]) == (1, 0)
+    show_inspected(found)
+    assert "train/train-00000-of-00001.parquet was looked at" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    for path, said in ((tmp_path / "empty", "no file in it"), (tmp_path / "absent", "no such file")):
+        with pytest.raises(FeedbackError, match=said):
+            inspected(path, "s")
+
+
+@pytest.mark.parametrize(("name", "data"), [("x.csv", "prompt,response\n"), ("x.jsonl", "")])
+def test_of_a_file_without_rows_nothing_is_said_to_be_well(name, data, tmp_path, capsys):
+    (tmp_path / name).write_text(data)
+    show_inspected(inspected(tmp_path / name, "s"))
+    said = capsys.readouterr().out
+    assert "The file has no rows" in said
+    assert "Nothing would be quarantined" not in said

@@ -137,7 +137,8 @@ def test_two_runs_at_once_make_the_same_release_and_lose_no_commit(starter, buck
 def test_what_a_person_cannot_reach_is_said_in_one_line(starter, bucket, capsys, monkeypatch):
     asked = ("--policy", starter, "--store", "s3://nobody-made-this/store")
     line = "feedback-assets: s3://nobody-made-this/store: there is no such bucket; make it, or correct its name\n"
-    for command in (["run"], ["releases"], ["questions", "latest"], ["trace", "x"]):
+    taking = (["verify"], ["gc", "--yes"], ["erase", "--annotator", "x"])
+    for command in (["run"], ["releases"], ["questions", "latest"], ["trace", "x"], *taking):
         code, shown = said(capsys, monkeypatch, *command, *asked)
         assert code == 2
         assert shown.err.replace("no release: ", "").replace("ingested: ", "") == line, command

@@ -131,6 +131,7 @@ def test_an_object_is_found_as_a_file_would_be(bucket):
     assert names("s3://inbox/feedback/", format="csv") == ["b.csv"]
     assert names("s3://inbox/feedback/a.jsonl") == ["a.jsonl"]
     assert names("s3://inbox/feedback/*.jsonl") == ["a.jsonl"]
+    assert names("s3://inbox/feedback/*") == ["a.jsonl", "b.csv"]
     assert names("s3://inbox/feed*/**/*.jsonl") == [
         *("feedback/a.jsonl", "feedback/deep/d.jsonl", "feedback/deep/er/e.jsonl")
     ]
@@ -143,6 +144,16 @@ def test_an_object_is_found_as_a_file_would_be(bucket):
     ]
     with pytest.raises(FeedbackError, match="source 's': nothing at 's3://inbox/feedback/x"):
         names("s3://inbox/feedback/x*.jsonl")
+
+
+def test_the_objects_that_are_not_read_are_told_in_one_sentence(bucket, project):
+    for name in ("a.jsonl", "note.txt", "b.jsonl.part", "deep/c.jsonl", ".hidden.txt", "a.jsonl.done"):
+        bucket.put(f"inbox/feedback/{name}", lines("a"))
+    opened = project(path="s3://inbox/feedback", complete={"marker": "{name}.done"})
+    assert notices(opened, ingest(opened)) == [
+        "source 's' does not read all that lies where it looks: 1 unfinished, by the ending (b.jsonl.part); "
+        "1 in subfolders, for which `path` needs ** (deep/c.jsonl); 1 of no known ending (note.txt)"
+    ]
 
 
 def test_an_object_that_cannot_be_read_costs_no_other(bucket, project):

@@ -263,7 +263,15 @@ class Cut(Exception):
 def calls(monkeypatch: pytest.MonkeyPatch, cut_at: int | None) -> list[int]:
     """Count the calls that change a store, and cut one of them short."""
     count = [0]
-    for name in ("put", "put_file", "replace", "delete"):
+    at_once = LocalStore.delete
+
+    def one_by_one(self: LocalStore, *keys: str) -> None:
+        for key in keys:
+            LocalStore._delete(self, key)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(LocalStore, "_delete", at_once, raising=False)
+    monkeypatch.setattr(LocalStore, "delete", one_by_one)
+    for name in ("put", "put_file", "replace", "_delete"):
         real = getattr(LocalStore, name)
 
         def counted(self: LocalStore, key: str, *args: Any, real: Any = real, **options: Any) -> Any:

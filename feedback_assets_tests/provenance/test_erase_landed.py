@@ -1,5 +1,6 @@
 """What was landed from a database is ours, and so is erased; what the database still has does not come back."""
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,8 @@ from feedback_assets.provenance.erase import erase
 from feedback_assets.provenance.sought import Request
 from feedback_assets.provenance.verify import verify
 from feedback_assets_tests.postgres_server import Server
-from feedback_assets_tests.provenance.votes import holding
+from feedback_assets_tests.provenance.votes import holding, holding_objects
+from feedback_assets_tests.s3_server import Server as S3
 
 VARIABLE = "FEEDBACK_TEST_DATABASE"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -27,6 +29,7 @@ class Desk:
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.server, self.runs = folder, server, 0
+        self.place: Path | str = folder / "store"
         self.columns = {**COLUMNS, "annotator_id": "who"}
 
     def add(self, number: int, who: str, answer: str, thumb: str = "up") -> None:
@@ -38,7 +41,7 @@ class Desk:
         source = {"name": "db", "connection": VARIABLE, "table": "votes", "key": "id", "watermark": "at"}
         path = self.folder / "policy.yaml"
         path.write_text(yaml.safe_dump({"ingested": {"sources": [{**source, "columns": self.columns}]}}))
-        return Project.open(path, self.folder / "store")
+        return Project.open(path, self.place)
 
     def run(self) -> Commit:
         self.runs += 1
@@ -85,3 +88,24 @@ def test_rows_landed_from_a_database_are_erased_and_do_not_come_back(desk: Desk)
     assert desk.fates(commit) == {"kept": 2, "erased": 2}
     assert rows(desk.project, commit).collect().get_column("language").to_list() == ["en", "en"]
     assert verify(desk.project.store).damages == []
+
+
+def test_rows_landed_into_a_bucket_are_erased_there_and_from_the_copies(desk: Desk, s3: S3):
+    bucket = s3.bucket("landed-and-erased")
+    desk.place = f"s3://{bucket}/store"
+    desk.add(1, "anna-7781", "the-violet-door")
+    desk.add(2, "ben", "the-green-roof")
+    desk.run()
+    theirs = ("anna-7781", "the-violet-door")
+    copies = desk.folder / ".feedback_assets"
+    assert set(holding_objects(s3.objects(bucket), *theirs)) == set(theirs) == set(holding(copies, *theirs))
+    shutil.rmtree(copies)  # as on another machine
+    plan = erase(desk.project, Request(annotator="anna-7781"), do=True)
+    assert plan.changes["rows landed from a database"].rows == 1
+    assert holding_objects(s3.objects(bucket), *theirs) == {} == holding(copies, *theirs)
+    assert verify(desk.project.store).damages == []
+    for mapped in ({}, {"language": "'en'"}):  # anew, from what is left of the window
+        desk.columns |= mapped
+        shutil.rmtree(copies)
+        assert desk.fates(desk.run()) == {"kept": 1, "erased": 1}
+    assert holding_objects(s3.objects(bucket), *theirs) == {} == holding(copies, *theirs)

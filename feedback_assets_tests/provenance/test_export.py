@@ -125,8 +125,13 @@ class Made:
         return self.project.store.path(f"{folder(self.release.id)}/{name}")
 
     def lines(self, name: str, split: str) -> pl.DataFrame:
-        read = {"parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[self.exports[name]["file"]]
-        return pl.concat(read(path) for path in sorted((self.path(name) / split).iterdir()))
+        return pl.concat(self._read(name)(path) for path in sorted((self.path(name) / split).iterdir()))
+
+    def sidecar(self, name: str, kind: str, split: str) -> pl.DataFrame:
+        return self._read(name)(self.path(name) / f"{kind}-{split}.{self.exports[name]['file']}")
+
+    def _read(self, name: str):
+        return {"parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[self.exports[name]["file"]]
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +166,11 @@ def test_datasets_reads_the_folder_of_an_export_as_its_splits(weighted: Made, lo
         assert set(found) == {"train", "eval"}
 
 
-def test_datasets_reads_the_sidecars_as_configurations_line_by_line(weighted: Made, load):
-    text = load(weighted.path("preferences"))["train"]
+@pytest.mark.parametrize("name", ["preferences", "kto"])  # Parquet and JSONL
+def test_datasets_reads_the_sidecars_as_configurations_line_by_line(weighted: Made, load, name: str):
+    text = load(weighted.path(name))["train"]
     for config in ("weights", "provenance"):
-        assert load(weighted.path("preferences"), config)["train"]["row_id"][:] == text["row_id"][:]
+        assert load(weighted.path(name), config)["train"]["row_id"][:] == text["row_id"][:]
 
 
 @pytest.mark.parametrize(("name", "trainer"), TRAINED)
@@ -197,15 +203,13 @@ def test_each_line_is_that_of_its_sidecars_and_of_one_annotation(realise: str, r
             lines = made.lines(name, split)["row_id"]
             told = annotated.filter(pl.col("assigned_split") == split)
             assert set(lines) <= set(told["row_id"])
-            sidecars = sorted(path.name.split("-")[0] for path in made.path(name).glob(f"*-{split}.parquet"))
+            sidecars = sorted(path.name.split("-")[0] for path in made.path(name).glob(f"*-{split}.{export['file']}"))
             expected = (["provenance"] if export["provenance"] == "sidecar" else []) + (
                 ["weights"] * (realise == "weights")
             )
             assert sidecars == expected
             for kind in sidecars:
-                assert (
-                    pl.read_parquet(made.path(name) / f"{kind}-{split}.parquet")["row_id"].to_list() == lines.to_list()
-                )
+                assert made.sidecar(name, kind, split)["row_id"].to_list() == lines.to_list()
 
 
 def test_the_text_of_a_line_is_what_its_annotation_says_was_preferred(weighted: Made):

@@ -136,12 +136,13 @@ def test_a_collection_that_is_killed_anywhere_leaves_the_store_right(
         left = [stop]
         real = LocalStore.delete
 
-        def delete(self: LocalStore, key: str, real: Any = real, left: list[int] = left) -> None:
-            if not key.startswith("leases/"):
-                if not left[0]:
-                    raise Cut
-                left[0] -= 1
-            real(self, key)
+        def delete(self: LocalStore, *keys: str, real: Any = real, left: list[int] = left) -> None:
+            for key in keys:
+                if not key.startswith("leases/"):
+                    if not left[0]:
+                        raise Cut
+                    left[0] -= 1
+                real(self, key)
 
         with monkeypatch.context() as patched:
             patched.setattr(LocalStore, "delete", delete)

@@ -55,6 +55,8 @@ def test_a_release_is_found_by_tag_number_id_and_its_beginning(sample: Path) -> 
     found = opened.release("latest").id
     tag(opened.store, found, "v1")
     approve(opened.store, folder(found), found, by="ines", note="read the report")
+    with pytest.raises(FeedbackError, match="no release ''"):  # an unset variable of a shell
+        opened.release("")
     assert {opened.release(name).id for name in ("v1", "1", found, found[:5])} == {found}
     assert opened.releases().select("id", "tags", "approved").rows() == [(found, ["v1"], True)]
     approved = opened.approved()

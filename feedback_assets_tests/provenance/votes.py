@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -104,6 +105,16 @@ def holding(folder: Path, *texts: str) -> dict[str, list[str]]:
             if any(text.encode() in data for data in held):
                 found.setdefault(text, []).append(path.relative_to(folder).as_posix())
     return found
+
+
+def holding_objects(objects: dict[str, bytes], *texts: str) -> dict[str, list[str]]:
+    """In which objects of a bucket (key → bytes) each text stands; as `holding`."""
+    with TemporaryDirectory() as folder:
+        for key, data in objects.items():
+            path = Path(folder) / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return holding(Path(folder), *texts)
 
 
 def _bytes(path: Path) -> list[bytes]:

@@ -30,7 +30,8 @@ def test_something_moved_only_beyond_the_limit_and_beyond_chance():
     assert verdict(0.3, 0.1, 0.01, 0.25) == "moved"
     assert verdict(0.2, 0.1, 0.01, 0.25) == "stable"
     assert verdict(0.3, 0.1, 0.06, 0.25) == "inconclusive"
-    assert verdict(0.3, 0.28, 0.01, 0.25) == "inconclusive"
+    assert verdict(0.3, 0.28, 0.01, 0.25) == "moved"
+    assert verdict(0.3, 0.28, 0.2, 0.25) == verdict(0.1, 0.28, 0.01, 0.25) == "inconclusive"
     assert verdict(0.1, 0.05, 0.01, 0.25, fallen=True) == "moved"
     assert verdict(None, None, None, 0.25) == "inconclusive"
 

@@ -139,6 +139,28 @@ def test_a_baseline_is_met_or_not():
     assert found["prompt_chars"].verdict == "moved"
 
 
+def scores(stars: list[int], shares: list[float], most: int):
+    frame = records([{"kind": "rating", "score": star, "score_min": 0, "score_max": most} for star in stars])
+    edges = [(place + 1) / len(shares) for place in range(len(shares) - 1)]
+    (found,) = baseline_drift(signal_of(frame), {"score": {"edges": edges, "shares": shares}}, LIMITS)
+    return found
+
+
+def test_a_few_rows_are_enough_where_nothing_is_as_expected():
+    found = scores([10] * 40, [0.1] * 10, 10)
+    assert found.drift.psi_critical > LIMITS.psi
+    assert found.verdict == "moved"
+
+
+def test_a_rare_value_that_was_declared_and_is_gone_has_moved_though_the_psi_hardly_sees_it():
+    stars = [0] * 100 + [1] * 1000 + [2] * 3900 + [3] * 3800 + [4] * 1200
+    shares = [0.01, 0.1, 0.39, 0.38, 0.12]
+    assert scores(stars, shares, 5).verdict == "stable"
+    mapped = scores([4 if star == 0 else star for star in stars], shares, 5)
+    assert mapped.drift.psi < 0.1
+    assert (mapped.verdict, mapped.fallen) == ("moved", "< 0.2")
+
+
 def test_a_baseline_for_a_column_that_is_not_there_is_an_error_not_a_pass():
     frame = records([{"category": "a"}])
     expected = {"mood": {"good": 1.0}, "category": {"edges": [1.0], "shares": [0.5, 0.5]}}
