@@ -1,4 +1,4 @@
-"""A commit's content as pictures: the flow of its rows, and before and after of what moved most."""
+"""Commits at a glance: the flow of rows and before and after of what moved most as pictures; what moved since when."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -39,6 +39,10 @@ def _trust_every_guideline(policy: dict[str, Any]) -> None:
     policy["filtered"]["rules"] = [rule for rule in policy["filtered"]["rules"] if rule["id"] != "guideline-in-doubt"]
 
 
+def _factor(policy: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(factor for factor in policy["reweighted"]["factors"] if factor["id"] == name)
+
+
 def released(folder: Path) -> str:
     ran = run(Project.open(folder / "policy.yaml", folder / "store"))
     assert ran.problems == []
@@ -90,9 +94,13 @@ def project(two_releases: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def by_other_code(sample_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a project whose first release was made by this code, and its second by edited code."""
+    """The folder of a project whose first release was made by this code, and its second by edited code.
+
+    With the code of the factor for confidence its reason was edited, which moves nothing.
+    """
     place = tmp_path_factory.mktemp("edited")
     folder = Path(shutil.copytree(sample_run, place / "project"))
+    edited_policy(folder, lambda policy: _factor(policy, "confidence").update(reason="a sure choice says more"))
     package = Path(feedback_assets.__file__).parent
     copy = Path(shutil.copytree(package, place / "code" / package.name, ignore=shutil.ignore_patterns("__pycache__")))
     name, before, after = EDITED

@@ -12,7 +12,8 @@ from feedback_assets_tests.provenance.conftest import release_of
 def test_diff_names_the_stage_whose_code_was_edited(by_other_code: Path) -> None:
     store = LocalStore(by_other_code / "store")
     found = diff(store, release_of(by_other_code, 1), release_of(by_other_code, 2))
-    assert [cause["id"] for cause in found["causes"] if cause["kind"] != "environment"] == ["code of reweighted"]
+    told = [cause["id"] for cause in found["causes"] if cause["kind"] != "environment"]
+    assert told == ["reweighted.factors/confidence", "code of reweighted"]
     assert [stage["same"] for stage in found["stages"]] == [True] * 6 + [False] * 3
     weights = [entry for entry in found["rows"]["moved"] if entry["stage"] == "reweighted"]
     assert [(entry["was"], entry["cause"]) for entry in weights] == [("by w_confidence", "code of reweighted")]
