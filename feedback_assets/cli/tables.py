@@ -16,6 +16,7 @@ from feedback_assets.materialize.batches import notices
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import STAGES
+from feedback_assets.provenance.at_a_glance import since_previous
 from feedback_assets.provenance.release import folder, training_files
 from feedback_assets.snapshots.store import Store
 
@@ -140,6 +141,8 @@ def show_run(project: Project, ran: "Ran", *, sample: bool) -> None:
     if "ingested" in ran.commits:
         for notice in notices(project, ran.commits["ingested"]):
             console.print(f"notice    ingested: {notice}", style="yellow", soft_wrap=True)
+    for said in since_previous({name: commit.circumstances for name, commit in ran.commits.items()}):
+        console.print(f"notice    {said}", style="yellow", soft_wrap=True, markup=False)
     if ran.release is not None:
         console.print(f"release   {ran.release.id}", style="bold", soft_wrap=True)
         console.print(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -67,24 +68,25 @@ def _with_returns(frame: pl.DataFrame) -> pl.DataFrame:
 def _clean(file: Path | bytes, delimiter: str) -> tuple[pl.DataFrame, pl.Series] | None:
     """The frame and its lines, or None if anything in the file is irregular.
 
-    Polars fills a short row silently. Delimiters and newlines of the file must therefore be those of a regular
-    one: as many as there are fields and rows, and those inside the fields.
+    Polars fills a short row silently, takes what stands beside a quote into the field, and drops a lone return.
+    Delimiters and newlines of the file must therefore be those of a regular one: as many as there are fields and rows,
+    and those inside the fields.
     """
     try:
         frame = pl.read_csv(file, separator=delimiter, infer_schema=False, empty_string_is_null=False, glob=False)
     except pl.exceptions.PolarsError:
         return None
-    (newlines, delimiters), ended = occurrences(file, b"\n", delimiter.encode())
+    (newlines, delimiters, quotes, returns), ended = occurrences(file, b"\n", delimiter.encode(), b'"', b"\r")
+    if quotes or returns:
+        data = file if isinstance(file, bytes) else file.read_bytes()
+        if _stray_quote(data, delimiter.encode()) or returns > data.count(b"\r\n"):
+            return None
     inside = frame.select(pl.all().str.count_matches(delimiter, literal=True).sum()).sum_horizontal().sum()
     inside += sum(name.count(delimiter) for name in frame.columns)
     if delimiters != inside + (frame.width - 1) * (frame.height + 1):
         return None
-    if frame.width == 1 and frame.to_series().str.len_bytes().min() in (0, None):
-        return None
-    # A carriage return that stands alone may end a line, of which Polars knows nothing.
-    if any("\r" in name for name in frame.columns) or (
-        frame.width == 1 and frame.to_series().str.contains("\r", literal=True).any()
-    ):
+    # A row that is too short ends with an empty field, and the delimiters of one that is too long make up for it.
+    if frame.height and frame.to_series(-1).str.len_bytes().min() in (0, None):
         return None
     in_header = sum(name.count("\n") for name in frame.columns)
     if newlines + (not ended) == frame.height + 1 and not in_header:
@@ -94,6 +96,12 @@ def _clean(file: Path | bytes, delimiter: str) -> tuple[pl.DataFrame, pl.Series]
     if not frame.height or newlines + (not ended) != ends[-1]:
         return None
     return frame, ends - height.to_series() + 1
+
+
+def _stray_quote(data: bytes, delimiter: bytes) -> bool:
+    """Whether a quote that is not doubled neither opens nor closes a field: Polars takes it, and its text, amiss."""
+    beside = re.escape(delimiter)
+    return re.search(rb'(?<=[^\n%b])"(?!\r?(?:\n|\Z)|%b)' % (beside, beside), data.replace(b'""', b"")) is not None
 
 
 def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str, delimiter: str) -> Raw:

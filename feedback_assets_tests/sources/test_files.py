@@ -358,3 +358,10 @@ def test_parquet_rows_are_numbered_from_one(tmp_path):
     pl.DataFrame({"a": [1, 2]}).write_parquet(tmp_path / "x[1].parquet")
     raw = read(list_files(source("x[1].parquet"), tmp_path)[0], source("x[1].parquet"))
     assert raw.frame.rows() == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("row", ['"q, "z"x"","y"', '"q"\r,y', "\r,y"])
+def test_a_quote_or_a_return_that_stands_wrong_is_not_read_as_something_else(tmp_path, row):
+    raw = read_bytes(tmp_path, "x.csv", f"a,b\n1,2\n{row}\n3,4\n".encode())
+    assert [line for line in lines(raw) if line == 3] == []
+    assert 3 in [line for line, _ in quarantine(raw)]
