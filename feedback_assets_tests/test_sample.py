@@ -46,7 +46,11 @@ def ingest(policy: Policy, folder: Path) -> Resolved:
     return resolve(
         pl.concat([intake.rows.with_columns(arrival=pl.lit(n, pl.Int64)) for n, (intake, _) in numbered]),
         pl.concat([pl.concat([b, i.quarantined]).with_columns(arrival=pl.lit(n, pl.Int64)) for n, (i, b) in numbered]),
-        pl.DataFrame([(n, as_of) for n, _ in numbered], schema={"arrival": pl.Int64, "not_after": TIME}, orient="row"),
+        pl.DataFrame(
+            [(n, as_of, n) for n, _ in numbered],
+            schema={"arrival": pl.Int64, "not_after": TIME, "first": pl.Int64},
+            orient="row",
+        ),
     )
 
 
