@@ -125,7 +125,7 @@ def schema_of_lines(lines: Iterable[bytes]) -> pl.Schema:
     """The schema of JSON objects of which Polars cannot tell one: values of several types, at any depth, are text."""
     merged: pl.DataType = pl.Struct({})
     for line in lines:
-        merged = _merged(merged, _dtype(json.loads(line)))
+        merged = _merged(merged, json.loads(line, object_pairs_hook=_of_object))
     assert isinstance(merged, pl.Struct)  # noqa: S101  each line is an object
     return pl.Schema({field.name: field.dtype for field in merged.fields})
 
@@ -159,9 +159,17 @@ def _has_fields(dtype: Any) -> bool:
     return isinstance(dtype, pl.Struct) or (isinstance(dtype, pl.List) and _has_fields(dtype.inner))
 
 
+def _of_object(pairs: list[tuple[str, Any]]) -> pl.DataType:
+    """The type of an object; of a key that stands twice, that of both values."""
+    fields: dict[str, pl.DataType] = {}
+    for name, value in pairs:
+        fields[name] = _merged(fields[name], _dtype(value)) if name in fields else _dtype(value)
+    return pl.Struct(fields)
+
+
 def _dtype(value: Any) -> pl.DataType:
-    if isinstance(value, dict):
-        return pl.Struct({name: _dtype(entry) for name, entry in value.items()})
+    if isinstance(value, pl.DataType):
+        return value
     if isinstance(value, list):
         inner: pl.DataType = pl.Null()
         for entry in value:

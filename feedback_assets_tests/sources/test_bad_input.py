@@ -361,3 +361,11 @@ def test_an_error_is_one_line_whatever_columns_are_called(tmp_path):
         taken(tmp_path, "x.csv", b'"a\n' + b"b" * 100_000 + b'",c\n1,2\n')
     assert "\n" not in str(error.value)
     assert len(str(error.value)) <= 1_000
+
+
+def test_a_key_that_stands_twice_with_values_of_two_types_costs_its_line_and_no_other(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b'{"id": "a", "s": 1}\n{"id": "b", "s": "r", "s": 2}\n{"id": "c", "s": 3}\n')
+    source = Source(name="s", path="x.jsonl", columns={"kind": "'preference'"})
+    raw = read(list_files(source, tmp_path)[0], source)
+    assert raw.frame["id"].to_list() == ["a", "c"]
+    assert raw.malformed["line"].to_list() == [2]
