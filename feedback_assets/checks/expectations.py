@@ -3,8 +3,10 @@
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
+from threading import RLock
 from typing import Any, Protocol
 
 import polars as pl
@@ -13,6 +15,7 @@ from feedback_assets.checks.result import CheckResult, Status, plain
 from feedback_assets.digests import digest, fingerprint
 from feedback_assets.errors import FeedbackError
 
+_ONE_AT_A_TIME = RLock()
 KEPT = (
     *("element_count", "unexpected_count", "unexpected_percent", "missing_count", "missing_percent"),
     "observed_value",
@@ -139,11 +142,18 @@ def run_suite(
     return results
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Great Expectations' context and the filters of warnings are the process's: of two threads one would mislead."""
+    with _ONE_AT_A_TIME, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 @cache
 def _great_expectations() -> Any:
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _alone():
         import great_expectations
     return great_expectations
 
@@ -222,7 +232,8 @@ def _passing(
     if passed is None:
         told = _validate(frame.to_pandas(), [built[name] for name in asked], asset)
         passed = sorted(name for name, result in told.items() if result.success is True)
-        if memory is not None:
+        could_tell = all(_exception(result.exception_info, set()) is None for result in told.values())
+        if memory is not None and could_tell:
             memory.remember(key, passed)
     return [entry for entry in expectations if entry.name in passed]
 
@@ -282,14 +293,12 @@ def _build(expectation: Expectation) -> Any:
     _great_expectations()
     from great_expectations.expectations.registry import get_expectation_impl
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _alone():
         return get_expectation_impl(expectation.type)(meta={"name": expectation.name}, **expectation.kwargs)
 
 
 def _validate(frame: Any, expectations: list[Any], asset: str) -> dict[str, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _alone():
         suite = _great_expectations().ExpectationSuite(name=asset, expectations=expectations)
         batch = _batch_definition().get_batch(batch_parameters={"dataframe": frame})
         outcome = batch.validate(suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0})

@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
@@ -20,6 +21,7 @@ ROWS = pl.DataFrame(
     }
 )
 UNIQUE = Expectation("expect_column_values_to_be_unique", "each stands once", {"column": "row_id"})
+BETWEEN = Expectation("expect_column_values_to_be_between", "m", {"column": "score", "min_value": 0})
 UNIQUE_SPLIT = Expectation("expect_column_values_to_not_be_null", "m", {"column": "assigned_split"})
 IN_SET = Expectation(
     "expect_column_values_to_be_in_set", "labels are known", {"column": "label", "value_set": ["a", "b", "tie"]}
@@ -159,3 +161,32 @@ def test_a_distribution_of_too_few_is_inconclusive_and_no_pass(rows):
     assert one.observed == {"element_count": 999 if rows.height == 999 else 0}
     assert one.definition["units"] == {"column": "component_id", "least": 1_000, "unless": "split"}
     assert other.passed
+
+
+class Kept(dict):
+    def recall(self, key):
+        return self.get(key)
+
+    def remember(self, key, value):
+        self[key] = value
+
+
+def test_suites_in_several_threads_say_of_each_frame_what_one_thread_says():
+    some = Expectation("expect_column_values_to_be_unique", "m", {"column": "score"})
+
+    def told(height):
+        rows = pl.DataFrame({"score": range(height)})
+        return [result.as_json() for result in run_suite(rows, [some, BETWEEN], "filtered")]
+
+    alone = [told(height) for height in range(2, 100)]
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(told, range(2, 100))) == alone
+
+
+def test_nothing_is_remembered_of_what_could_not_be_told():
+    memory = Kept()
+    ill = Expectation("expect_column_values_to_match_regex", "m", {"column": "row_id", "regex": "("})
+    assert run_suite(ROWS, [ill], "filtered", memory)[0].status == "error"
+    assert memory == {}
+    run_suite(ROWS, [BETWEEN], "filtered", memory)
+    assert memory
