@@ -53,10 +53,13 @@ class Section(BaseModel):
         return self.model_dump(mode="json")
 
 
+Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name, unique in its list")]
+
+
 class Pinned(Section):
     """Something that people change on purpose: a rule, a factor, a target."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name, unique in its list")
+    id: Id
     version: int = Field(ge=1, description="raised whenever the content changes")
     reason: str = Field(min_length=1, description="why it is there")
 

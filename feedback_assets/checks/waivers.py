@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from feedback_assets.policy import Section
+from feedback_assets.policy import Id, Section
 
 SHOWN = 12
 """As many digits of a data version are enough to name it."""
@@ -15,7 +15,7 @@ SHOWN = 12
 class Waiver(Section):
     """One check that came out like this on one version: nothing else is let through by it."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="name, unique in its list")
+    id: Id
     stage: str
     check: str
     data_version: str = Field(

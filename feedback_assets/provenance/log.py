@@ -3,14 +3,14 @@
 import json
 from typing import Any
 
-from feedback_assets.digests import canonical_json
+from feedback_assets.digests import canonical_json, digest
 from feedback_assets.snapshots.store import Store
 
 
 def append(store: Store, log: str, entry: dict[str, Any]) -> int:
-    """Add `entry` to the log under the prefix `log`; gives its number."""
+    """Add `entry`, with its digest, to the log under the prefix `log`; gives its number."""
     number = 1
-    data = canonical_json(entry)
+    data = canonical_json({**entry, "digest": digest(entry)})
     while not store.put(f"{log}/{number:010d}.json", data):
         number += 1
     return number

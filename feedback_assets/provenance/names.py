@@ -4,7 +4,6 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from feedback_assets.digests import digest
 from feedback_assets.errors import FeedbackError
 from feedback_assets.provenance.log import append, logged
 from feedback_assets.snapshots.store import Store
@@ -37,7 +36,7 @@ def tag(store: Store, release_id: str, name: str, *, move: bool = False, now: da
         return
     if standing is not None and not move:
         raise FeedbackError(f"the tag {name!r} names release {standing[:16]}; `--move` lets it name another")
-    _say(store, TAGS, {"name": name, "id": release_id, "at": _at(now)})
+    append(store, TAGS, {"name": name, "id": release_id, "at": _at(now)})
 
 
 def approve(
@@ -51,7 +50,7 @@ def approve(
     if not by.strip() or not note.strip():
         raise FeedbackError("an approval says who (--by) and why (--note)")
     said = {"id": release_id, "by": by.strip(), "note": note.strip(), "at": _at(now)}
-    _say(store, approvals_of(folder), said)
+    append(store, approvals_of(folder), said)
     return said
 
 
@@ -63,10 +62,6 @@ def approvals(store: Store, folder: str) -> list[dict[str, Any]]:
 def approvals_of(folder: str) -> str:
     """The log of the approvals of the release in `folder`."""
     return f"{folder}/approvals"
-
-
-def _say(store: Store, log: str, said: dict[str, Any]) -> None:
-    append(store, log, {**said, "digest": digest(said)})
 
 
 def _at(now: datetime | None) -> str:

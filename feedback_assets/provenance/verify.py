@@ -20,7 +20,7 @@ from feedback_assets.materialize.landing import landed_keys
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.collected import collected, given_up
 from feedback_assets.provenance.names import TAGS, approvals_of
-from feedback_assets.provenance.release import Release, folder, meant
+from feedback_assets.provenance.release import LOG, Release, folder, meant
 from feedback_assets.provenance.report import is_whole, report_key
 from feedback_assets.provenance.signature import ENVELOPE, MANIFEST, check, public_key, statement, unsigned
 from feedback_assets.provenance.training_run import ASSET as TRAINING_RUN
@@ -122,7 +122,7 @@ class _Verifier:
 
     def run(self, release: str | None) -> Verified:
         self._erasures()
-        entries = self._entries()
+        entries = self._log("release entry", LOG)
         try:
             collections = collected(self.store)
             self.optional = {key for collection in collections for key in collection.keys}
@@ -132,7 +132,7 @@ class _Verifier:
         for release_id, manifest in _chosen(entries, release, self.store).items():
             self._release(release_id, manifest)
         if release is None:
-            self._said(TAGS, ())
+            self._log("tag", TAGS)
             self._history()
             self._landed()
             self._by_name()
@@ -168,37 +168,23 @@ class _Verifier:
                 where = "it was interrupted; `erase` for the same goes on with it"
                 self._damage("erasure", key, where, "done", "not done", erasure.releases)
 
-    def _entries(self) -> list[dict[str, Any]]:
+    def _log(self, what: str, log: str, releases: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+        """The entries of a log that are whole, each with its number."""
         entries = []
-        for number in range(1, self._last("releases/log") + 1):
-            key = f"releases/log/{number:010d}.json"
-            data = self._get("release entry", key)
+        for number in range(1, self._last(log) + 1):
+            key = f"{log}/{number:010d}.json"
+            data = self._get(what, key, releases)
             if data is None:
                 continue
             try:
                 entry = json.loads(data)
-                told = {name: entry[name] for name in ("id", "made_at", "run_id", "manifest")}
-                if entry["digest"] != digest(told) or canonical_json(entry) != data:
-                    raise ValueError("its digest is another")
-                entries.append({"number": number, **entry})
-            except (ValueError, KeyError, TypeError) as error:
-                self._damage("release entry", key, "", "the digest it holds", _line(error), ())
-        return entries
-
-    def _said(self, log: str, releases: tuple[str, ...]) -> None:
-        """Look at what people said of releases: tags, or the approvals of one."""
-        number = 1
-        while self.store.exists(key := f"{log}/{number:010d}.json"):
-            number += 1
-            data = self._get("tag" if log == TAGS else "approval", key, releases)
-            try:
-                entry = json.loads(data or b"null")
                 told = {name: value for name, value in entry.items() if name != "digest"}
                 if entry["digest"] != digest(told) or canonical_json(entry) != data:
                     raise ValueError("its digest is another")
-            except (ValueError, KeyError, AttributeError) as error:
-                what = "tag" if log == TAGS else "approval"
+                entries.append({"number": number, **entry})
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 self._damage(what, key, "", "the digest it holds", _line(error), releases)
+        return entries
 
     def _report(self, made: Release) -> None:
         key = report_key(made)
@@ -240,7 +226,7 @@ class _Verifier:
             if snapshot.data_version != content["data_version"]:
                 self._damage("snapshot", key, name, content["data_version"], snapshot.data_version, releases)
             self._snapshot(snapshot, releases, needed=made.id not in self.given_up)
-        self._said(approvals_of(folder(made.id)), releases)
+        self._log("approval", approvals_of(folder(made.id)), releases)
         self._report(made)
         for file in made.circumstances["files"]:
             what = "annotations" if file["path"] == "annotations.parquet" else "export"

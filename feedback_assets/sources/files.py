@@ -22,7 +22,7 @@ from feedback_assets.sources.jsonl import read_jsonl
 from feedback_assets.sources.landed import pseudonyms_of, read_landed
 from feedback_assets.sources.privacy import pseudonyms, without
 from feedback_assets.sources.quarantine import QUARANTINE
-from feedback_assets.sources.raw import Raw, Unreadable, numbered, one_line, too_large
+from feedback_assets.sources.raw import Raw, Unreadable, numbered, one_line, too_large, without_categories
 from feedback_assets.sources.source import SUFFIXES, Format, Source, expressions, format_of
 from feedback_assets.sources.spreadsheet import read_xlsx
 from feedback_assets.threads import each
@@ -142,7 +142,7 @@ def read(file: BatchFile, source: Source) -> Raw:
         raw = _read(file, source, format_)
         if file.path.stat().st_size != file.bytes:
             raise Changed(file.path)
-        return replace(raw, frame=without(raw.frame, source, str(file.path)))
+        return replace(raw, frame=without_categories(without(raw.frame, source, str(file.path))))
     except FeedbackError:
         raise
     except BaseException as error:
@@ -265,14 +265,15 @@ def _found(source: Source, folder: Path) -> list[tuple[str, Path, str | None]]:
 
 
 def _in_folder(source: Source, folder: Path) -> Iterator[tuple[str, Path, str | None]]:
+    entries = list(folder.rglob("*"))
     found = [
         (name, entry, why_not(source, name, known=is_batch(source, entry.name)))
-        for name, entry in _files(folder, folder.rglob("*"))
+        for name, entry in _files(folder, entries)
     ]
     flat = any(why is None and "/" not in name for name, _, why in found)
     for name, entry, why in found:
         yield name, entry, SUBFOLDER if why is None and flat and "/" in name else why
-    yield from _folders(folder, folder.rglob("*"), linked=True)
+    yield from _folders(folder, entries, linked=True)
 
 
 def _matching(source: Source, path: Path) -> Iterator[tuple[str, Path, str | None]]:

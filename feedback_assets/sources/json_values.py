@@ -64,11 +64,11 @@ def seen(source: Path | bytes, frame: pl.DataFrame) -> Seen | None:
     """
     import numpy as np
 
-    given = pl.struct(pl.all())
+    given, dtype = pl.struct(pl.all()), pl.Struct(frame.schema)
     values, cells, texts = frame.select(
-        _inside(given, frame.to_struct().dtype, filled=True).alias("values"),
-        _inside(given, frame.to_struct().dtype, filled=False).alias("cells"),
-        _inside(given, frame.to_struct().dtype, filled=True, text=True).alias("texts"),
+        _inside(given, dtype, filled=True).alias("values"),
+        _inside(given, dtype, filled=False).alias("cells"),
+        _inside(given, dtype, filled=True, text=True).alias("texts"),
     ).get_columns()
     found = Seen()
     first = 0

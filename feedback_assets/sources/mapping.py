@@ -4,7 +4,7 @@ A value that was there and did not convert quarantines its record. Nothing is co
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 
@@ -14,7 +14,7 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of, expression
 from feedback_assets.record import CONTENT_SCHEMA, FROM_SOURCE, IDS, TURNS
 from feedback_assets.sources.conversation import another_prompt, conversation
-from feedback_assets.sources.conversion import NOT_CONVERTIBLE, Conversion, NotThis, convert, written
+from feedback_assets.sources.conversion import Conversion, NotThis, convert, written
 from feedback_assets.sources.entries import entries, fitting
 from feedback_assets.sources.files import BatchFile, first_line
 from feedback_assets.sources.leftover import folded, leftover
@@ -24,6 +24,7 @@ from feedback_assets.sources.raw import (
     EXTRA,
     LINE,
     MISFIT,
+    NOT_CONVERTIBLE,
     POSITION,
     WHOLE_FILE,
     Raw,
@@ -31,7 +32,6 @@ from feedback_assets.sources.raw import (
     bad_lines,
     listed,
     one_line,
-    without_categories,
 )
 from feedback_assets.sources.source import ColumnMapping, Source, format_of
 
@@ -41,7 +41,6 @@ MISSING_COLUMN = "missing-column"
 its mapping is wrong."""
 
 _VALUE, _PROBLEM = "__value_", "__problem_"
-_IDS = ("feedback_id", "group_id", "annotator_id")
 _TRIED = 500  # records on which an expression must fail one by one to be wrong for a whole file
 
 
@@ -76,7 +75,7 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     """
     if raw.frame.columns == [LINE] and not raw.frame.height:
         return Mapped(no_records(), raw.malformed)
-    raw = entries(replace(raw, frame=without_categories(raw.frame)), source, file)
+    raw = entries(raw, source, file)
     if not raw.frame.height:
         return Mapped(no_records(), raw.malformed.sort("line", "position"))
     mappings = {name: source.columns[name] for name in FROM_SOURCE if name in source.columns}
@@ -359,7 +358,7 @@ def _not_text(
     """
     found = [pl.DataFrame(schema=QUARANTINE)]
     for name, value in values.items():
-        those = not_text if name in CONTENT_SCHEMA or name in _IDS else not_text.filter(~pl.col("truth"))
+        those = not_text if name in CONTENT_SCHEMA or name in IDS else not_text.filter(~pl.col("truth"))
         those = those.filter(pl.col("path").list.first().is_in(columns_of(mappings[name].expr)))
         if FROM_SOURCE[name].dtype not in (pl.String, TURNS) or not those.height:
             continue

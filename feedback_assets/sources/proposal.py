@@ -48,7 +48,7 @@ from feedback_assets.sources.given import (
 from feedback_assets.sources.mapping import map_records
 from feedback_assets.sources.preset import preset, preset_names
 from feedback_assets.sources.proposed_section import Proposal
-from feedback_assets.sources.raw import LINE, POSITION, Raw, without_categories
+from feedback_assets.sources.raw import LINE, POSITION, Raw
 from feedback_assets.sources.source import EACH, SUFFIXES, ColumnMapping, Source, expressions, format_of
 
 LOOKED_AT = 20_000
@@ -81,7 +81,6 @@ def propose(path: Path, name: str | None = None) -> tuple[Proposal, Raw, BatchFi
     anything = Source(name=name, path=path.as_posix(), delimiter=delimiter, columns={"kind": "'preference'"})  # type: ignore[arg-type]
     raw = read(file, anything)
     proposal = Proposal(name, path.as_posix(), delimiter=delimiter)
-    raw = replace(raw, frame=without_categories(raw.frame))
     if raw.frame.height and not _preset(proposal, raw, file):
         _guess(proposal, raw)
     elif not raw.frame.height:

@@ -33,11 +33,6 @@ _BATCH = 2_048  # content rows signed at once: small, so that all threads have s
 _CHUNK = 128  # pairs compared at once: their hashes should stay in the processor's cache
 _PAIRS_AT_ONCE = 8_000_000
 
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_MIX = np.uint64(0xFF51AFD7ED558CCD)
-_32 = np.uint64(32)
-_33 = np.uint64(33)
-
 
 @dataclass(frozen=True)
 class NearDuplicates:
@@ -291,9 +286,11 @@ def _hashed(text: pl.Expr) -> pl.Expr:
 
 
 def _signed(batch: pl.DataFrame, parameters: dict[str, int]) -> pl.DataFrame:
+    from feedback_assets.stages.shingles import folded
+
     text = np.zeros(batch.height, dtype=np.uint64)
     for name in _TEXTS:
-        text = _folded(text, batch.get_column(_HASH + name).to_numpy())
+        text = folded(text, batch.get_column(_HASH + name).to_numpy())
     numbered = pl.DataFrame({"text": text})
     first = numbered.get_column("text").is_first_distinct()
     distinct = batch if first.all() else batch.filter(first)
@@ -311,12 +308,6 @@ def _band_keys(batch: pl.DataFrame, parameters: dict[str, int]) -> np.ndarray:
     texts = [array for column in batch.iter_columns() for array in _buffers(column)]
     band_keys(*texts, parameters["shingle"], parameters["rows"], keys)
     return keys
-
-
-def _folded(hashed: np.ndarray, value: np.ndarray) -> np.ndarray:
-    mixed = (hashed ^ value) * _MULTIPLIER
-    mixed = (mixed ^ (mixed >> _32)) * _MIX
-    return mixed ^ (mixed >> _33)
 
 
 def _buffers(texts: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration.assets import Listener, build_assets
 from feedback_assets.orchestration.build import build_definitions, dagster_home
 from feedback_assets.orchestration.run import QUIET
+from feedback_assets.provenance.release import listed
 
 KEEPS_ALL = "feedback_id = 'nobody'"
 DROPS_APP = "source = 'app'"
@@ -81,3 +82,14 @@ def why_failed(result: dg.ExecuteInProcessResult) -> str:
     failure = event.step_failure_data.user_failure_data
     assert failure is not None, event.step_failure_data.error
     return failure.description
+
+
+def refusal(folder: Path, instance: dg.DagsterInstance) -> str:
+    """Start `training_set` in a new run of its own; return the line with which it refuses."""
+    before = listed(opened(folder).store)
+    result = start(folder, instance, "training_set")
+    assert not result.success
+    assert listed(opened(folder).store) == before
+    line = why_failed(result)
+    assert "\n" not in line
+    return line

@@ -14,7 +14,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluation,
     AssetCheckEvaluationTargetMaterializationData,
 )
-from dagster_project import DROPS_APP, KEEPS_ALL, add_rule, dagster, opened, start, why_failed
+from dagster_project import DROPS_APP, KEEPS_ALL, add_rule, dagster, opened, refusal, start
 
 from feedback_assets.digests import canonical_json, digest
 from feedback_assets.materialize import examine
@@ -33,17 +33,6 @@ BELOW = ("deduplicated", "reweighted", "upsampled")
 def instance(sample: Path) -> Iterator[dg.DagsterInstance]:
     with dagster(sample) as found:
         yield found
-
-
-def refusal(sample: Path, instance: dg.DagsterInstance) -> str:
-    """Start `training_set` in a new run of its own; return the line with which it refuses."""
-    before = listed(opened(sample).store)
-    result = start(sample, instance, "training_set")
-    assert not result.success
-    assert listed(opened(sample).store) == before
-    line = why_failed(result)
-    assert "\n" not in line
-    return line
 
 
 def report_by_hand(instance: dg.DagsterInstance, storage_id: int, *, passed: bool, check: str = CHECK) -> None:

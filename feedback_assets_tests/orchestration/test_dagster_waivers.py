@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
-from dagster_project import dagster, opened, start, why_failed
+from dagster_project import dagster, opened, refusal, start
 
 from feedback_assets.cli.tables import run_as_json, show_run
 from feedback_assets.errors import Refused
@@ -66,14 +66,6 @@ def project(failed_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def instance(project: Path) -> Iterator[dg.DagsterInstance]:
     with dagster(project) as found:
         yield found
-
-
-def refusal(folder: Path, instance: dg.DagsterInstance) -> str:
-    before = listed(opened(folder).store)
-    line = why_failed(start(folder, instance, "training_set"))
-    assert "\n" not in line
-    assert listed(opened(folder).store) == before
-    return line
 
 
 def test_the_refusal_of_a_run_holds_the_lines_that_let_it_through_once_they_are_in_the_policy(

@@ -25,7 +25,7 @@ from feedback_assets.provenance.trace import trace
 from feedback_assets.provenance.verify import verify
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.snapshots.store import LocalStore
-from feedback_assets_tests.provenance.votes import Votes, holding, vote
+from feedback_assets_tests.provenance.votes import ANNAS, Votes, holding, vote
 
 ANNA = ("anna-7781", "the-violet-door", "the-copper-lake", "the-broken-hour")
 """Her name, what only she was asked, and what stands only in her extra columns or her quarantined line."""
@@ -37,10 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Votes:
     votes = Votes(tmp_path_factory.mktemp("votes") / "project")
     votes.put(
         "w1",
-        vote("1", "anna-7781", "the-violet-door", note="the-copper-lake"),
-        vote("2", "ben", "the-green-roof", "two"),
-        vote("3", "anna-7781", "the-shared-well"),
-        vote("4", "cleo", "the-shared-well", "two"),
+        *ANNAS,
         vote("5", "anna-7781", "the-violet-door again", "the-broken-hour"),
         '{"id": "6", "who": "anna-7781", "q": "the-violet-door cut sho',
     )

@@ -27,7 +27,7 @@ from feedback_assets.snapshots.leases import live, writing
 from feedback_assets.snapshots.s3_store import S3Store
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.snapshots.store import OF_A_MACHINE
-from feedback_assets_tests.provenance.votes import NOW, Votes, holding, holding_objects, vote
+from feedback_assets_tests.provenance.votes import ANNAS, NOW, Votes, holding, holding_objects, vote
 from feedback_assets_tests.s3_server import FAULTS, Server
 from feedback_assets_tests.s3_server import Request as Asked
 
@@ -100,10 +100,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Votes:
     votes = Votes(tmp_path_factory.mktemp("votes") / "project")
     votes.put(
         "w1",
-        vote("1", "anna-7781", "the-violet-door", note="the-copper-lake"),
-        vote("2", "ben", "the-green-roof", "two"),
-        vote("3", "anna-7781", "the-shared-well"),
-        vote("4", "cleo", "the-shared-well", "two"),
+        *ANNAS,
     )
     votes.run()
     votes.put("w2", vote("1", "anna-7781", "the-violet-door, edited"), *(vote(f"b{n}", "ben", f"b{n}") for n in "123"))

@@ -38,6 +38,15 @@ def vote(name: str, who: str, text: str, choice: str = "one", **more: Any) -> di
     return {**told, "choice": choice, "at": "2026-02-01T10:00:00Z", **more}
 
 
+ANNAS = (
+    vote("1", "anna-7781", "the-violet-door", note="the-copper-lake"),
+    vote("2", "ben", "the-green-roof", "two"),
+    vote("3", "anna-7781", "the-shared-well"),
+    vote("4", "cleo", "the-shared-well", "two"),
+)
+"""What Anna said, also beside others."""
+
+
 class Votes:
     """A project with a folder of batches: a new one, or that which is in `folder`."""
 
