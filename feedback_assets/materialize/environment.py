@@ -25,9 +25,10 @@ def environment() -> dict[str, str]:
         **({"git": commit} if (commit := _git()) else {}),
     }
     for distribution in distributions():
-        told = distribution.metadata  # parsed anew each time that it is asked for
-        name = re.sub(r"[-_.]+", "-", told["Name"] or UNKNOWN).lower()
-        found.setdefault(name, _version(distribution, name, told["Version"] or UNKNOWN))
+        # Of hundreds of files only the first lines: what parses them reads each package's README as well.
+        told = dict(re.findall(r"^(Name|Version):[ \t]*(\S+)", _metadata(distribution), re.MULTILINE))
+        name = re.sub(r"[-_.]+", "-", told.get("Name", UNKNOWN)).lower()
+        found.setdefault(name, _version(distribution, name, told.get("Version", UNKNOWN)))
     return dict(sorted(found.items()))
 
 
@@ -46,6 +47,11 @@ def unpinned(environment: dict[str, str]) -> list[str]:
         if version.startswith(UNKNOWN) or " @ file:" in version
     }
     return [sentence for _, sentence in sorted(sentences.items())]
+
+
+def _metadata(distribution: Distribution) -> str:
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    return text.partition("\n\n")[0]
 
 
 def _version(distribution: Distribution, name: str, version: str) -> str:

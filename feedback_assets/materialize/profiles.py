@@ -1,12 +1,13 @@
 """Profiles of what is in the store: counted once a part, remembered, and merged."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest
-from feedback_assets.signal.columns import signal_of
+from feedback_assets.signal.columns import signal_of, signals_of
 from feedback_assets.signal.profile import COUNTS, Profile, merged
 from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.snapshot import Memo, Part, Snapshot, Table, scan, write_table
@@ -19,24 +20,31 @@ def profile_of(held: Held, table: Table, weight: str | None, columns: Sequence[s
     Without weights it is merged from those of the parts, so that a new batch costs its own rows. A weight may change
     in every row with each batch, and a copy lies in another part than its original: then all rows are counted.
     """
-    whole = ["profile", code_digest("feedback_assets.signal.columns"), weight, sorted(columns)]
-    key = digest([*whole, list(table.schema), [part.fingerprint for part in table.parts]])
-    known = _recalled(held, key)
+    whole = ["profile", code_digest("feedback_assets.signal.columns"), weight, sorted(columns), list(table.schema)]
+    fingerprints = [part.fingerprint for part in table.parts]
+    known = _recalled(held, digest([*whole, fingerprints]))
     if known is not None:
         return known
-    if weight is None and "copy_index" not in table.schema:
-        parts = [Table(table.schema, (part,)) for part in table.parts]
-        counted = each(lambda part: _of_part(held, part, columns, [*whole, list(table.schema)]), parts)
-        found = counted[0] if len(counted) == 1 else merged(counted)
-    else:
-        found = signal_of(held.rows(table), weight, columns)
-    return _kept(held, key, found)
+    if weight is not None or "copy_index" in table.schema:
+        return _kept(held, digest([*whole, fingerprints]), signal_of(held.rows(table), weight, columns))
+    ends = range(len(table.parts) - 1, 0, -1)  # what stood before the newest batches was merged with them
+    before = ((end, _recalled(held, digest([*whole, fingerprints[:end]]))) for end in ends)
+    end, earlier = next(((end, known) for end, known in before if known), (0, None))
+    parts = _of_parts(held, table, table.parts[end:], columns, whole)
+    return _kept(held, digest([*whole, fingerprints]), merged([earlier, *parts] if earlier else parts))
 
 
-def _of_part(held: Held, part: Table, columns: Sequence[str], whole: list[object]) -> Profile:
-    key = digest([*whole, "part", part.parts[0].fingerprint])
-    known = _recalled(held, key)
-    return known or _kept(held, key, signal_of(held.rows(part), None, columns))
+def _of_parts(
+    held: Held, table: Table, parts: Sequence[Part], columns: Sequence[str], whole: list[object]
+) -> list[Profile]:
+    keys = [digest([*whole, "part", part.fingerprint]) for part in parts]
+    found: dict[str, Any] = dict(zip(keys, each(lambda key: _recalled(held, key), keys), strict=True))
+    new = {key: part for key, part in zip(keys, parts, strict=True) if found[key] is None}
+    if new:
+        rows = held.rows(Table(table.schema, tuple(new.values())))
+        counted = signals_of(rows, [part.rows for part in new.values()], columns)
+        found |= zip(new, each(lambda one: _kept(held, *one), zip(new, counted, strict=True)), strict=True)
+    return [found[key] for key in keys]
 
 
 def profile_of_arrivals(held: Held, table: Table, arrivals: Sequence[int], columns: Sequence[str]) -> Profile:
@@ -47,12 +55,11 @@ def profile_of_arrivals(held: Held, table: Table, arrivals: Sequence[int], colum
     def counted(part: Part) -> Profile:
         first, last = part.arrivals or (0, -1)
         mine = sorted(wanted & set(range(first, last + 1)))
-        one = Table(table.schema, (part,))
         if len(mine) == last - first + 1:
-            return _of_part(held, one, columns, whole)
+            return _of_parts(held, table, [part], columns, whole)[0]
         key = digest([*whole, "arrivals", part.fingerprint, mine])
         known = _recalled(held, key)
-        rows = held.rows(one).filter(pl.col("arrival").is_in(mine))
+        rows = held.rows(Table(table.schema, (part,))).filter(pl.col("arrival").is_in(mine))
         return known or _kept(held, key, signal_of(rows, None, columns))
 
     parts = [
