@@ -54,7 +54,7 @@ class Built:
     def with_text(self, stage):
         texts = [
             part.frame.with_row_index("content_row").with_columns(content_part=pl.lit(part.digest)).collect()
-            for part in content_parts(self.project.store, self.commits["ingested"])
+            for part in content_parts(self.project.held, self.commits["ingested"])
         ]
         return self.table(stage).join(
             pl.concat(texts), on=["content_part", "content_row"], how="left", maintain_order="left"

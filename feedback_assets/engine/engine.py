@@ -13,11 +13,16 @@ import polars as pl
 
 @dataclass(frozen=True)
 class ContentPart:
-    """One immutable part of text: `digest` names it, `frame` reads it lazily (record.CONTENT), in row order."""
+    """One immutable part of text: `digest` names it, `read` gives it (record.CONTENT), in row order."""
 
     digest: str
     rows: int
-    frame: pl.LazyFrame
+    read: Callable[[], pl.LazyFrame]
+
+    @property
+    def frame(self) -> pl.LazyFrame:
+        """The text, to be read lazily."""
+        return self.read()
 
     def at(self, rows: Sequence[int], *columns: str | pl.Expr) -> pl.LazyFrame:
         """`columns` of some of its rows: those numbered `rows`, from 0, in row order; `row` (UInt32) is the number."""

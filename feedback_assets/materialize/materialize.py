@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -21,18 +22,17 @@ from feedback_assets.pipeline import stage, upstream
 from feedback_assets.policy import Pinned, Section
 from feedback_assets.required import REGISTRIES
 from feedback_assets.signal.decisions import decisions_of
+from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.leases import writing
 from feedback_assets.snapshots.snapshot import (
     Snapshot,
     Table,
     joined,
     scan,
-    scan_part,
     write_fates,
     write_rows,
     write_table,
 )
-from feedback_assets.snapshots.store import Store
 from feedback_assets.stages.converted import with_texts_of_pairs
 from feedback_assets.stages.stage import Inputs, Output, Stage, kept
 from feedback_assets.threads import each
@@ -158,14 +158,14 @@ def _materialize(
     return project.commits.add(content, circumstances)
 
 
-def content_parts(store: Store, ingested: Commit, converted: Commit | None = None) -> tuple[ContentPart, ...]:
+def content_parts(held: Held, ingested: Commit, converted: Commit | None = None) -> tuple[ContentPart, ...]:
     """The text of a commit of `ingested`, part by part; with that of the pairs that `converted` made of its records."""
     parts = tuple(
-        ContentPart(part.fingerprint, part.rows, scan_part(store, part))
+        ContentPart(part.fingerprint, part.rows, partial(held.text, part))
         for part in ingested.snapshot.tables["content"].parts
     )
     texts = converted.snapshot.tables.get("texts") if converted is not None else None
-    return parts if texts is None else tuple(with_texts_of_pairs(parts, scan(store, texts).collect()))
+    return parts if texts is None else tuple(with_texts_of_pairs(parts, scan(held.store, texts).collect()))
 
 
 def rows(project: Project, commit: Commit) -> pl.LazyFrame:
@@ -191,7 +191,7 @@ def compute(project: Project, asset: str, inputs: Mapping[str, Commit]) -> Snaps
     content = ()
     if entry.reads_content:
         behind = chain(project, inputs)
-        content = content_parts(project.store, behind["ingested"], behind.get("converted"))
+        content = content_parts(project.held, behind["ingested"], behind.get("converted"))
     versions = {name: commit.data_version for name, commit in inputs.items()}
     code = project.code_version(entry.name)
     if entry.scope == "whole":

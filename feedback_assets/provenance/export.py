@@ -46,7 +46,7 @@ def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list
     """
     realise = project.policy.training_set.realise
     commit = commits["training_set"]
-    parts = list(content_parts(project.store, commits["ingested"], commits.get("converted")))
+    parts = list(content_parts(project.held, commits["ingested"], commits.get("converted")))
     place = pl.DataFrame(
         {"content_part": [part.digest for part in parts], "_place": range(len(parts))},
         schema={"content_part": pl.String, "_place": pl.Int64},

@@ -22,6 +22,7 @@ from feedback_assets.provenance.release import (
     listed,
 )
 from feedback_assets.provenance.trace_release import trace_everywhere, trace_example, trace_release
+from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.snapshot import scan
 from feedback_assets.snapshots.store import LocalStore, Store, store_at
 
@@ -131,7 +132,7 @@ class OpenedRelease:
                 .join(held.lazy(), on="content_row", how="inner")
                 .select("row_id", "prompt", "response_a", "response_b")
                 .collect()
-                for part in content_parts(self.store, self.commits["ingested"], self.commits.get("converted"))
+                for part in content_parts(Held(self.store), self.commits["ingested"], self.commits.get("converted"))
                 if (held := index.filter(pl.col("content_part") == part.digest)).height
             ]
         )

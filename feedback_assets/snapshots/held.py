@@ -8,10 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.snapshots.snapshot import Part, Table, scan, side_by_side
+from feedback_assets.snapshots.snapshot import Part, Table, scan, scan_part, side_by_side
 from feedback_assets.snapshots.store import Store
 
 HELD_BYTES = 256 * 2**20  # of Parquet: about three million narrow rows; what is larger is scanned
+HELD_TEXT = 512 * 2**20  # in memory: the first that is read; what does not fit is read as often as it is asked for
 HELD_TABLES = 4
 HELD_VALUES = 64
 
@@ -24,6 +25,7 @@ class Held:
         self._files: OrderedDict[str, tuple[int, pl.DataFrame]] = OrderedDict()
         self._tables: OrderedDict[tuple[Part, ...], pl.DataFrame] = OrderedDict()
         self._values: OrderedDict[str, Any] = OrderedDict()
+        self._texts: dict[tuple[str, ...], pl.DataFrame] = {}
         self._lock = Lock()
 
     def value(self, key: str) -> Any:
@@ -55,6 +57,20 @@ class Held:
                 rows = pl.concat([self._part(part).select(list(table.schema)) for part in table.parts], rechunk=False)
             self._keep(table.parts, rows)
         return rows.lazy().select(list(table.schema))
+
+    def text(self, part: Part) -> pl.LazyFrame:
+        """The rows of a part of text: near-duplicates and exports read those of a new batch one after the other."""
+        key = tuple(self.store.erasures.current(file.key) for file in part.files)
+        known = self._texts.get(key)
+        if known is None:
+            with self._lock:
+                room = HELD_TEXT - sum(text.estimated_size() for text in self._texts.values())
+            if room <= 0:
+                return scan_part(self.store, part)
+            known = scan_part(self.store, part).collect()
+            if known.estimated_size() <= room:
+                self._texts[key] = known
+        return known.lazy()
 
     def _keep(self, parts: tuple[Part, ...], rows: pl.DataFrame) -> None:
         self._tables[parts] = rows

@@ -237,7 +237,7 @@ def with_texts_of_pairs(content: Sequence[ContentPart], texts: pl.DataFrame) -> 
             )
             .select("prompt", "response_a", "response_b", extra=pl.lit(None, pl.String))
         )
-        made = ContentPart(name, pairs_of.height, frame.select(CONTENT_SCHEMA.names()))
+        made = ContentPart(name, pairs_of.height, frame.select(CONTENT_SCHEMA.names()).lazy)
         behind.setdefault(place[ordered[-1]], []).append(made)
     return [entry for at, part in enumerate(content) for entry in (part, *behind.get(at, ()))]
 

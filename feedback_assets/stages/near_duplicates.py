@@ -16,6 +16,7 @@ long text, further rounds those that stay empty in a short one, so recall does n
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -111,13 +112,7 @@ def _views(
             ContentPart(
                 digest(["candidates", [part.digest for part in content[: step + 1]]]),
                 needed.height,
-                pl.concat(
-                    [
-                        part.at(sorted(rows[part.digest]), *_texts()).drop("row")
-                        for part in content[: step + 1]
-                        if part.digest in rows
-                    ]
-                ),
+                partial(_texts_at, [(part, rows[part.digest]) for part in content[: step + 1] if part.digest in rows]),
             )
         )
         positions.append(
@@ -126,6 +121,10 @@ def _views(
             .rename({"at": "at_one", "at_two": "at_two"})
         )
     return views, positions
+
+
+def _texts_at(wanted: Sequence[tuple[ContentPart, Sequence[int]]]) -> pl.LazyFrame:
+    return pl.concat([part.at(sorted(rows), *_texts()).drop("row") for part, rows in wanted])
 
 
 def signatures(content: pl.LazyFrame, parameters: dict[str, int]) -> pl.DataFrame:

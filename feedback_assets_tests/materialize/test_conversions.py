@@ -310,7 +310,7 @@ def test_thumbs_of_real_evaluators_become_the_pairs_that_plain_python_makes_of_t
     behind = chain(project, {"converted": commits["converted"]})
     texts = [
         part.frame.with_row_index("content_row").with_columns(content_part=pl.lit(part.digest)).collect()
-        for part in content_parts(project.store, behind["ingested"], behind["converted"])
+        for part in content_parts(project.held, behind["ingested"], behind["converted"])
     ]
     read = pairs.join(pl.concat(texts), on=["content_part", "content_row"], how="left", maintain_order="left")
     won = pl.col("label") == "a"

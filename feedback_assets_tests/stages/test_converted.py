@@ -264,7 +264,7 @@ def test_the_text_of_a_pair_is_read_from_its_parents():
             pl.DataFrame(
                 [{"prompt": [{"role": "user", "text": asked}], "response_a": response, "extra": "{}"}],
                 schema=CONTENT_SCHEMA,
-            ).lazy(),
+            ).lazy,
         )
         for n, (asked, response) in enumerate(texts)
     ]

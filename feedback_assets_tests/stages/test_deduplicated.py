@@ -64,7 +64,7 @@ def inputs(rows: list[dict[str, Any]]) -> Inputs:
         {name: r.get(name) for name in SCHEMA} | {"content_part": "part", "content_row": i} for i, r in enumerate(rows)
     ]
     frame = pl.DataFrame(full, schema=SCHEMA).with_columns(added=pl.lit(7))
-    return Inputs(frame.lazy(), content=(ContentPart("part", len(rows), content.lazy()),))
+    return Inputs(frame.lazy(), content=(ContentPart("part", len(rows), content.lazy),))
 
 
 def run(rows: list[dict[str, Any]], **section: Any) -> Output:
@@ -339,7 +339,7 @@ def test_on_ukp_only_near_duplicates_of_one_worker_merge() -> None:
         anchor=pl.lit(value=False),
         split=pl.lit(None, pl.String),
     )
-    part = ContentPart("part", raw.height, content.lazy())
+    part = ContentPart("part", raw.height, content.lazy)
     output = deduplicated(Inputs(rows.lazy(), content=(part,)), DeduplicatedSection(), EngineInMemory())
     merged = output.fates.filter(pl.col("fate") == "merged")
     pairs = (

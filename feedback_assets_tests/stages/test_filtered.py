@@ -81,7 +81,7 @@ def part(name: str, *texts: str) -> ContentPart:
         [{"prompt": [{"role": "user", "text": "?"}], "response_a": text} for text in texts],
         schema={name: CONTENT_SCHEMA[name] for name in ("prompt", "response_a")},
     ).with_columns(pl.lit(None, pl.String).alias("response_b"), pl.lit(None, pl.String).alias("extra"))
-    return ContentPart(name, len(texts), frame.lazy())
+    return ContentPart(name, len(texts), frame.lazy)
 
 
 def test_a_rule_can_read_the_text():

@@ -29,7 +29,7 @@ def content(items: list[Item]) -> pl.DataFrame:
 
 
 def part(name: str, items: list[Item]) -> ContentPart:
-    return ContentPart(name, len(items), content(items).lazy())
+    return ContentPart(name, len(items), content(items).lazy)
 
 
 def shingles(text: str) -> set[str]:
