@@ -35,14 +35,14 @@ def clustered_size(
     """
     ways = [clusters] if isinstance(clusters, pl.Series) else list(clusters)
     mass = mass_of(values, weights)
-    own = pl.format("\0{}", pl.int_range(pl.len()))
+    own = pl.int_range(pl.len()).hash(seed=1)
     rows = pl.DataFrame(
         {
             "cell": values.cast(pl.String).fill_null(NULL) if edges is None else cell_numbers(values, edges),
             "mass": mass,
-            **{f"way{place}": way.cast(pl.String) for place, way in enumerate(ways)},
+            **{f"way{place}": way for place, way in enumerate(ways)},
         }
-    ).with_columns(pl.col("^way.*$").fill_null(own))
+    ).with_columns(pl.when(pl.col("^way.*$").is_null()).then(own).otherwise(pl.col("^way.*$").hash()).name.keep())
     names = [name for name in rows.columns if name.startswith("way") and rows[name].n_unique() >= LEAST_CLUSTERS]
     cells = rows.filter(pl.col("mass") > 0).get_column("cell").n_unique()
     if not names or cells < 2:

@@ -71,7 +71,12 @@ class Profile:
 
     def blank(self, column: str) -> bool:
         """Whether the column has no value in any row."""
-        return self.of(column).select(pl.col("value", "number").is_null().all()).row(0) == (True, True)
+        return column not in self._filled
+
+    @cached_property
+    def _filled(self) -> frozenset[str]:
+        there = pl.any_horizontal(pl.col("value", "number").is_not_null())
+        return frozenset(self.counts.filter(there).get_column("column").unique())
 
     def ordered(self, column: str) -> Ordered:
         """The values of a numeric column in order."""
@@ -81,15 +86,17 @@ class Profile:
         """Weight by category, or by interval where `edges` are given."""
         if edges is not None:
             return binned(self.ordered(column), edges)
+        return self._by_category.get(column) or Histogram((), (), 0, self.squares[column])
+
+    @cached_property
+    def _by_category(self) -> dict[str, Histogram]:
         # A category that is itself called "(null)" shares the cell.
-        cells = self.of(column).with_columns(pl.col("value").fill_null(NULL)).group_by("value")
-        held = cells.agg(pl.col("mass").sum(), pl.col("rows").sum()).sort("value")
-        return Histogram(
-            tuple(held.get_column("value").to_list()),
-            tuple(held.get_column("mass").to_list()),
-            int(held.get_column("rows").sum()),
-            self.squares[column],
-        )
+        cells = self.counts.with_columns(pl.col("value").fill_null(NULL)).group_by("column", "value")
+        held = cells.agg(pl.col("rows", "mass").sum()).sort("column", "value").group_by("column")
+        return {
+            name: Histogram(tuple(values), tuple(mass), rows, self.squares[name])
+            for name, values, mass, rows in held.agg("value", "mass", pl.col("rows").sum()).iter_rows()
+        }
 
 
 def profile(frame: Frame, watched: Sequence[Watched], weight: str | None = None) -> Profile:

@@ -367,14 +367,16 @@ def _components(one: pl.Series, two: pl.Series) -> pl.DataFrame:
 
 
 def _sizes(out: pl.DataFrame, tagged: pl.DataFrame) -> dict[str, Any]:
-    items = out.select(pl.col("cluster_id").hash(), pl.col("item_id").hash()).unique()
-    clusters = items.get_column("cluster_id").value_counts().get_column("count")
+    # Most items are alone, and give their cluster its name.
+    together = out.get_column("cluster_id").filter(out.get_column("cluster_id") != out.get_column("item_id")).unique()
+    items = out.lazy().select("cluster_id", "item_id").filter(pl.col("cluster_id").is_in(together.implode())).unique()
+    clusters = items.group_by("cluster_id").len().collect().get_column("len")
     components = out.select(pl.col("component_id").hash()).to_series().value_counts().get_column("count")
     sides = dict(out.get_column("assigned_split").value_counts().iter_rows())
     return {
-        "clusters": len(clusters),
+        "clusters": out.select(pl.col("cluster_id").hash().n_unique()).item(),
         "clusters_of_several_items": int((clusters > 1).sum()),
-        "items_of_largest_cluster": int(clusters.max() or 0),  # type: ignore[arg-type]
+        "items_of_largest_cluster": int(clusters.max() or min(out.height, 1)),  # type: ignore[arg-type]
         "components": len(components),
         "rows_of_largest_component": int(components.max() or 0),  # type: ignore[arg-type]
         "components_fixed_to_both_sides": tagged.filter("fixed").get_column("component_id").n_unique(),
