@@ -94,8 +94,8 @@ def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFram
     said = pl.col("guideline_version")
     joined = (
         frame.lazy()
-        .join(in_force, on="place", how="left")
-        .join(declared, on="place", how="left")
+        .join(in_force, on="place", how="left", maintain_order="left")
+        .join(declared, on="place", how="left", maintain_order="left")
         .with_columns(pl.when(one).then("version").alias("guideline_in_force"))
         .with_columns(
             pl.when(said.is_not_null() & pl.col("declared_digest").is_null())
@@ -131,7 +131,7 @@ def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFram
         .otherwise(pl.lit("none"))
         .alias("guideline_behind"),
     ).unique("guideline_digest", keep="first", maintain_order=True)
-    return joined.join(behind, on="guideline_digest", how="left").sort("place").drop("place").collect()
+    return joined.join(behind, on="guideline_digest", how="left", maintain_order="left").drop("place").collect()
 
 
 def _with_agreement(rows: pl.DataFrame, earlier: pl.LazyFrame | None) -> pl.DataFrame:
@@ -152,9 +152,9 @@ def _with_agreement(rows: pl.DataFrame, earlier: pl.LazyFrame | None) -> pl.Data
         .filter(pl.col("annotator_id").is_not_null() & pl.col("collected_at").is_not_null())
         .collect()
     )
+    several = judged.lazy().filter(pl.struct(key).hash().is_duplicated())
     pairs = (
-        judged.lazy()
-        .join(judged.lazy(), on=key, nulls_equal=True, suffix="_other")
+        several.join(several, on=key, nulls_equal=True, suffix="_other")
         .filter(pl.col("annotator_id") != pl.col("annotator_id_other"))
         .select(
             "place",
@@ -183,10 +183,9 @@ def _with_agreement(rows: pl.DataFrame, earlier: pl.LazyFrame | None) -> pl.Data
         schema={"place": pl.UInt32, "annotator_agreement_n": pl.Int64, "annotator_agreement": pl.Float64}
     )
     return (
-        numbered.join(pl.concat([empty, *seen]), on="place", how="left")
-        .join(item, on="place", how="left")
+        numbered.join(pl.concat([empty, *seen]), on="place", how="left", maintain_order="left")
+        .join(item, on="place", how="left", maintain_order="left")
         .with_columns(pl.col("annotator_agreement_n", "item_agreement_n").fill_null(0))
-        .sort("place")
         .drop("place")
         .collect()
     )
