@@ -189,6 +189,8 @@ def merged(profiles: Sequence[Profile]) -> Profile:
 def records(frame: Frame, columns: Sequence[str], weight: str | None) -> pl.DataFrame:
     """`columns` of each record and, where rows are weighted or copied, its weight in millionths as MASS (Int64).
 
+    Of the copies of a record one has the `copy_index` 0.
+
     Raises:
         FeedbackError: there is no column `weight`, or a weight is null, negative or not finite.
     """
@@ -197,16 +199,17 @@ def records(frame: Frame, columns: Sequence[str], weight: str | None) -> pl.Data
     copied = "copy_index" in schema and "row_id" in schema
     if weight is not None and weight not in schema:
         raise FeedbackError(f"no weight column {weight!r}; columns are {', '.join(schema)}")
-    wanted = dict.fromkeys((*columns, *([weight] if weight else []), *(["row_id"] if copied else [])))
+    wanted = dict.fromkeys((*columns, *([weight] if weight else []), *(["row_id", "copy_index"] if copied else [])))
     rows = lazy.select(list(wanted)).collect()
     if weight is not None:
         rows = rows.with_columns(fixed_point(rows.get_column(weight)).alias(MASS))
     elif copied:
         rows = rows.with_columns(pl.lit(UNIT, pl.Int64).alias(MASS))
     if copied:
-        held = rows.group_by(pl.col("row_id").hash().alias("\0row")).agg(pl.col(MASS).sum())
-        firsts = rows.drop(MASS).with_columns(pl.col("row_id").hash().alias("\0row"))
-        rows = firsts.filter(pl.col("\0row").is_first_distinct()).join(held, on="\0row", how="left").drop("\0row")
+        first = pl.col("copy_index") == 0
+        further = rows.filter(~first).group_by("row_id").agg(pl.col(MASS).sum().alias("\0further"))
+        firsts = rows.filter(first).join(further, on="row_id", how="left", maintain_order="left")
+        rows = firsts.with_columns(pl.col(MASS) + pl.col("\0further").fill_null(0)).drop("\0further", "copy_index")
     return rows
 
 
