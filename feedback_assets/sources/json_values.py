@@ -3,6 +3,7 @@
 Polars keeps the first of two equal keys, Python the last; and it reads half a surrogate pair as NUL.
 """
 
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -12,9 +13,23 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.sources.raw import NOT_TEXT, whole_lines
+from feedback_assets.sources.raw import LINE, NOT_TEXT, whole_lines
 
-_COLON, _QUOTE, _BACKSLASH, _SPACE, _NEWLINE, _N, _U = b':"\\ \nnu'
+LINES = pl.Schema(
+    {
+        "start": pl.Int64,  # its place in the file, without the newline
+        "end": pl.Int64,
+        "keys": pl.Int64,  # how many there are
+        "filled": pl.Int64,  # how many have a value that is not null
+        "quoted": pl.Int64,  # how many have a text
+        "halved": pl.Boolean,  # half a surrogate pair may be in it
+        "braced": pl.Boolean,  # it begins and ends as an object does
+        "blank": pl.Boolean,
+    }
+)
+"""What the bytes of JSON lines say, a row a line; `__line`, from 1, beside it."""
+
+_COLON, _QUOTE, _BACKSLASH, _SPACE, _NEWLINE, _RETURN, _OPEN, _CLOSE, _N, _U = b':"\\ \n\r{}nu'
 _HALF_A_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u)")
 _NUMBER = (pl.Int64(), pl.Int128(), pl.Float64())
 
@@ -55,50 +70,89 @@ def _made_text(value: dict[str, Any], fields: Any) -> Iterator[tuple[tuple[str, 
             yield from (((name, *path), truth) for path, truth in _made_text(given, inner))
 
 
-def seen(source: Path | bytes, frame: pl.DataFrame) -> Seen | None:
-    """What lines say otherwise than the rows of `frame`, which is what Polars made of `source`, a row a line.
+def lines_of(source: Path | bytes) -> pl.DataFrame:
+    """The lines of JSON lines, as LINES.
 
-    None if lines and rows are not equally many. A line is looked at closely only where its keys and the frame's values
-    are not equally many, or fewer of its values are text. One pass over the bytes finds the keys: a quote and a colon,
-    outside text, because in text the quote has a backslash.
+    One pass over the bytes finds the keys: a quote and a colon, outside text, for in text the quote has a backslash.
     """
     import numpy as np
 
-    given, dtype = pl.struct(pl.all()), pl.Struct(frame.schema)
-    values, cells, texts = frame.select(
-        _inside(given, dtype, filled=True).alias("values"),
-        _inside(given, dtype, filled=False).alias("cells"),
-        _inside(given, dtype, filled=True, text=True).alias("texts"),
-    ).get_columns()
-    found = Seen()
-    first = 0
+    found, at = [], 0
     for piece in whole_lines(source):
         signs = np.frombuffer(piece, np.uint8)
         ends = np.flatnonzero(signs == _NEWLINE)
         if not piece.endswith(b"\n"):
             ends = np.append(ends, len(piece))
-        if first + len(ends) > frame.height:
-            return None
+        starts = np.append(0, ends[:-1] + 1)
         colons = np.flatnonzero(signs == _COLON)
         quotes = colons - 1
         quotes = np.where(signs[quotes] == _SPACE, quotes - 1, quotes)
         keys = colons[(signs[quotes] == _QUOTE) & (signs[quotes - 1] != _BACKSLASH)]
         given_at = np.minimum(keys + 1, len(piece) - 1)
         given_at = np.where(signs[given_at] == _SPACE, np.minimum(given_at + 1, len(piece) - 1), given_at)
-        line_of = np.searchsorted(ends, keys)
-        filled = np.bincount(line_of[signs[given_at] != _N], minlength=len(ends))
-        quoted = np.bincount(line_of[signs[given_at] == _QUOTE], minlength=len(ends))
-        every = np.bincount(line_of, minlength=len(ends))
-        here = slice(first, first + len(ends))
-        odd = np.flatnonzero(
-            (filled != values[here].to_numpy()) | (every > cells[here].to_numpy()) | (quoted < texts[here].to_numpy())
-        )
         escapes = np.flatnonzero(signs[:-1] == _BACKSLASH)  # a search for two bytes takes ten times as long
         halves = [match.start() for match in _HALF_A_PAIR.finditer(piece)] if (signs[escapes + 1] == _U).any() else []
-        for row in sorted({*odd.tolist(), *np.searchsorted(ends, halves).tolist()}):
-            found.look(first + row, piece[(ends[row - 1] + 1 if row else 0) : ends[row]], frame.schema)
-        first += len(ends)
-    return found if first == frame.height else None
+        keys, filled, quoted, halved = (
+            np.bincount(np.searchsorted(ends, some), minlength=len(ends))
+            for some in (keys, keys[signs[given_at] != _N], keys[signs[given_at] == _QUOTE], halves)
+        )
+        last = np.maximum(ends - 1, starts)
+        last = np.maximum(last - (signs[last] == _RETURN), starts)
+        braced, blank = (signs[starts] == _OPEN) & (signs[last] == _CLOSE), np.zeros(len(ends), bool)
+        for row in np.flatnonzero(~braced):
+            text = piece[starts[row] : ends[row]].strip()
+            braced[row], blank[row] = text.startswith(b"{") and text.endswith(b"}"), not text
+        found.append((starts + at, ends + at, keys, filled, quoted, halved > 0, braced, blank))
+        at += len(piece)
+    columns = dict(zip(LINES, map(np.concatenate, zip(*found, strict=True)), strict=False))  # of an empty file none
+    return pl.DataFrame(columns, schema=LINES).with_row_index(LINE, 1).cast({LINE: pl.Int64})
+
+
+def texts(source: Path | bytes, lines: pl.DataFrame) -> Iterator[bytes]:
+    """The bytes of `lines`, whose places are those in `source`."""
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        for start, end in lines.select("start", "end").iter_rows():
+            file.seek(start)
+            yield file.read(end - start)
+
+
+def only(source: Path | bytes, lines: pl.DataFrame) -> tuple[bytes, pl.DataFrame]:
+    """What `source` would be with no other `lines`, and they with their places in that."""
+    run = (pl.col("start") != pl.col("end").shift() + 1).fill_null(value=True).cum_sum().alias("run")
+    runs = lines.group_by(run, maintain_order=True).agg(pl.col("start").first(), pl.col("end").last())
+    length = pl.col("end") - pl.col("start")
+    end = (length + 1).cum_sum() - 1
+    return b"\n".join(texts(source, runs)), lines.with_columns((end - length).alias("start"), end.alias("end"))
+
+
+def seen(source: Path | bytes, lines: pl.DataFrame, frame: pl.DataFrame) -> Seen | None:
+    """What lines say otherwise than the rows of `frame`, which is what Polars made of `source`, a row a line.
+
+    None if lines and rows are not equally many. A line is looked at closely only where its keys and the frame's values
+    are not equally many, or fewer of its values are text.
+    """
+    if lines.height != frame.height:
+        return None
+    given, dtype = pl.struct(pl.all()), pl.Struct(frame.schema)
+    counts = frame.select(
+        _inside(given, dtype, filled=True).alias("values"),
+        _inside(given, dtype, filled=False).alias("cells"),
+        _inside(given, dtype, filled=True, text=True).alias("texts"),
+    )
+    odd = (
+        lines.hstack(counts)
+        .with_row_index("row")
+        .filter(
+            (pl.col("filled") != pl.col("values"))
+            | (pl.col("keys") > pl.col("cells"))
+            | (pl.col("quoted") < pl.col("texts"))
+            | pl.col("halved")
+        )
+    )
+    found = Seen()
+    for row, line in zip(odd.get_column("row"), texts(source, odd), strict=True):
+        found.look(row, line, frame.schema)
+    return found
 
 
 def fault_of(line: bytes) -> str | None:

@@ -1,6 +1,7 @@
 """JSON lines. The whole file at once where it is clean, line by line where it is not."""
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs
 
-from feedback_assets.sources.json_values import Seen, leaves, schema_of_lines, seen
+from feedback_assets.sources.json_values import Seen, leaves, lines_of, only, schema_of_lines, seen, texts
 from feedback_assets.sources.leftover import WIDE, as_text
 from feedback_assets.sources.quarantine import QUARANTINE, quarantined
 from feedback_assets.sources.raw import EXACT, EXTRA, LINE, Raw, bad_lines, content, is_gzip, is_utf8, numbered
@@ -28,24 +29,42 @@ def read_jsonl(path: Path, source: str, batch: str, *, read: Collection[str], mo
     Raises:
         Unreadable: it unpacks to more than `most` bytes.
     """
-    file, truncated = content(path, most) if is_gzip(path) else (_unglobbed(path), False)
-    schema = None if truncated else _schema(file)
-    if schema and leaves(schema) <= WIDE and (clean := _clean(file, schema)) is not None:
-        frame, found = clean
-        lines = pl.int_range(1, frame.height + 1, dtype=pl.Int64, eager=True)
-        return _without(numbered(frame, lines, path), found, source, batch)
-    data = file if isinstance(file, bytes) else content(file, most)[0]
-    return _careful(data, truncated, schema, path, source, batch, read)
+    with path.open("rb") as opened:
+        marked = opened.read(len(BOM_UTF8)) == BOM_UTF8
+    # a name with such signs would be a pattern
+    in_memory = marked or is_gzip(path) or any(sign in str(path) for sign in "*?[")
+    file, truncated = content(path, most) if in_memory else (path, False)
+    return read_objects(file, path, source, batch, read, truncated=truncated)
 
 
-def read_objects(data: bytes, path: Path, source: str, batch: str, read: Collection[str]) -> Raw:
-    """Read JSON lines that are in memory, as `read_jsonl` does."""
-    return _careful(data, False, None, path, source, batch, read)
-
-
-def _unglobbed(path: Path) -> Path | bytes:
-    """The file as Polars reads it: a name with such signs would be a pattern."""
-    return path.read_bytes() if any(sign in str(path) for sign in "*?[") else path
+def read_objects(
+    file: Path | bytes, path: Path, source: str, batch: str, read: Collection[str], *, truncated: bool = False
+) -> Raw:
+    """Read JSON lines that have no byte order mark as `read_jsonl` does; `truncated`: they broke off."""
+    every = lines_of(file)
+    lines = every.filter("braced")
+    good, lines = only(file, lines) if lines.height < every.height else (file, lines)
+    parsed = _inferred(good, lines, read)
+    if parsed is None:
+        data = good if isinstance(good, bytes) else good.read_bytes()
+        rows = range(lines.height)
+        starts, ends = lines.get_column("start"), lines.get_column("end")
+        bad = bad_lines(rows, rows, lambda some: _are_objects(data[starts[some[0]] : ends[some[-1]]], len(some)))
+        good, lines = only(data, lines.filter(~pl.int_range(pl.len()).is_in(bad))) if bad else (data, lines)
+        parsed = _inferred(good, lines, read) or _parsed(good, lines, schema_of_lines(texts(good, lines)), read)
+    if parsed is None:
+        raise pl.exceptions.SchemaError("its objects have no common schema, not even with text")
+    frame, extra, looked = parsed
+    frame = numbered(frame, lines.get_column(LINE), path)
+    raw = _without(frame if extra is None else frame.with_columns(extra), looked, source, batch)
+    lost = every.filter(~pl.col("blank")).join(lines, on=LINE, how="anti", maintain_order="left")
+    is_text = pl.Series([is_utf8([text]) for text in texts(file, lost)], dtype=pl.Boolean)
+    quarantine = [
+        quarantined(source, batch, lost.get_column(LINE).filter(is_text), "malformed-json"),
+        quarantined(source, batch, lost.get_column(LINE).filter(~is_text), "invalid-utf8"),
+        quarantined(source, batch, [every.height + 1] if truncated else [], "truncated-file"),
+    ]
+    return replace(raw, malformed=pl.concat([raw.malformed, *quarantine]).sort("line"))
 
 
 def _schema(file: Path | bytes) -> pl.Schema | None:
@@ -54,16 +73,6 @@ def _schema(file: Path | bytes) -> pl.Schema | None:
         return pl.scan_ndjson(file, infer_schema_length=None).collect_schema()
     except pl.exceptions.PolarsError:
         return None
-
-
-def _clean(file: Path | bytes, schema: pl.Schema) -> tuple[pl.DataFrame, Seen] | None:
-    """The frame and what was seen of its rows; None where lines and rows are not equally many."""
-    try:
-        frame = _exactly(file, schema)
-    except pl.exceptions.PolarsError:
-        return None
-    found = seen(file, frame)
-    return None if found is None else (frame, found)
 
 
 def _without(frame: pl.DataFrame, found: Seen, source: str, batch: str) -> Raw:
@@ -79,40 +88,10 @@ def _without(frame: pl.DataFrame, found: Seen, source: str, batch: str) -> Raw:
     return Raw(rest, pl.concat(bad).sort("line"), not_text=found.not_text(lines))
 
 
-def _careful(
-    data: bytes,
-    truncated: bool,
-    schema: pl.Schema | None,
-    path: Path,
-    source: str,
-    batch: str,
-    read: Collection[str],
-) -> Raw:
-    lines = data.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    numbers = [number for number, line in enumerate(lines) if line.strip()]
-    bad: list[int] = []
-    filled = [lines[number] for number in numbers]
-    parsed = _parsed(filled, b"\n".join(filled), schema, read) if schema else None
-    if parsed is None:
-        bad = bad_lines(lines, numbers, _are_objects)
-        numbers = sorted(set(numbers).difference(bad)) if bad else numbers
-        parsed = _objects([lines[number] for number in numbers], read)
-    frame, extra, looked = parsed
-    frame = numbered(frame, [number + 1 for number in numbers], path)
-    raw = _without(frame if extra is None else frame.with_columns(extra), looked, source, batch)
-    malformed = [number for number in bad if is_utf8([lines[number]])]
-    found = [("malformed-json", malformed), ("invalid-utf8", sorted(set(bad).difference(malformed)))]
-    found += [("truncated-file", [len(lines)])] if truncated else []
-    quarantine = [quarantined(source, batch, [number + 1 for number in some], reason) for reason, some in found]
-    return replace(raw, malformed=pl.concat([raw.malformed, *quarantine]).sort("line"))
-
-
-def _are_objects(lines: list[bytes]) -> bool:
-    """Whether each line is one JSON object in UTF-8."""
+def _are_objects(data: bytes, count: int) -> bool:
+    """Whether each of `count` lines is one JSON object in UTF-8."""
     try:
-        return pl.read_ndjson(b"\n".join(lines), schema={_NO_KEY: pl.String}).height == len(lines)
+        return pl.read_ndjson(data, schema={_NO_KEY: pl.String}).height == count
     except pl.exceptions.PolarsError:
         return False
 
@@ -121,37 +100,33 @@ Parsed = tuple[pl.DataFrame, pl.Series | None, Seen]
 """The frame of some lines, `__extra` beside it where keys are very many, and what was seen of its rows."""
 
 
-def _objects(lines: list[bytes], read: Collection[str]) -> Parsed:
-    """Parse lines that are objects."""
-    if not lines:
+def _inferred(file: Path | bytes, lines: pl.DataFrame, read: Collection[str]) -> Parsed | None:
+    """Parse lines by the schema that Polars finds; None if it finds none, and as `_parsed`."""
+    if not lines.height:
         return pl.DataFrame(), None, Seen()
-    data = b"\n".join(lines)
-    schema = _schema(data)
-    parsed = None if schema is None else _parsed(lines, data, schema, read)
-    parsed = parsed or _parsed(lines, data, schema_of_lines(lines), read)
-    if parsed is None:
-        raise pl.exceptions.SchemaError("its objects have no common schema, not even with text")
-    return parsed
+    schema = _schema(file)
+    return None if schema is None else _parsed(file, lines, schema, read)
 
 
-def _parsed(lines: list[bytes], data: bytes, schema: pl.Schema, read: Collection[str]) -> Parsed | None:
-    """Parse lines, joined in `data`, by a schema; None where it does not fit, or a line is not one object."""
+def _parsed(file: Path | bytes, lines: pl.DataFrame, schema: pl.Schema, read: Collection[str]) -> Parsed | None:
+    """Parse the lines of which a file consists by a schema; None if it does not fit, or one is not one object."""
     wide = leaves(schema) > WIDE
     if wide:
         schema = pl.Schema({name: dtype for name, dtype in schema.items() if name in read})
     try:
         # where every line is {}, or no key is read: no column, yet a record each
-        frame = _exactly(data, schema or pl.Schema({_NO_KEY: pl.String()}))
+        frame = _exactly(file, schema or pl.Schema({_NO_KEY: pl.String()}))
     except pl.exceptions.PolarsError:
         return None
-    if frame.height != len(lines):
-        return None
     if not wide:
-        return frame, None, seen(data, frame) or Seen()
+        found = seen(file, lines, frame)
+        return None if found is None else (frame, None, found)
+    if frame.height != lines.height:
+        return None
     found = Seen()
-    for row, line in enumerate(lines):
+    for row, line in enumerate(texts(file, lines)):
         found.look(row, line, frame.schema)
-    rest = ("{}" if row in found.faults else line for row, line in enumerate(lines))
+    rest = ("{}" if row in found.faults else line for row, line in enumerate(texts(file, lines)))
     return frame, pl.Series(EXTRA, [as_text(json.loads(line), read) for line in rest], pl.String), found
 
 

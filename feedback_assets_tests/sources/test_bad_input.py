@@ -87,6 +87,10 @@ def test_a_file_with_a_byte_order_mark_crlf_and_empty_lines_is_whole(tmp_path):
     assert taken(tmp_path, "x.csv", table) == ([("r1", 3), ("r2", 4)], [])
 
 
+def test_a_byte_order_mark_is_none_of_the_first_line_where_the_name_looks_like_a_pattern(tmp_path):
+    assert taken(tmp_path, "[x].jsonl", b"\xef\xbb\xbf" + lines(1, 2)) == ([("r1", 1), ("r2", 2)], [])
+
+
 def test_text_that_looks_like_keys_is_no_duplicate(tmp_path):
     odd = ['"w": 1, "w": 2', '\\": "w": x', "\ud83d\ude00", '{"w": "a"}', "C:\\", '": null', "n\0n"]
     data = b"".join(line(number, p=text, a=text * 2) + b"\n" for number, text in enumerate(odd))
