@@ -1,7 +1,8 @@
 """The causes: all that two releases were made from differently, one change each."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from feedback_assets.pipeline import STAGES
@@ -14,13 +15,18 @@ ONLY_CHECKED = ("max_quarantined_share", "lost_batches")
 """Keys of `ingested` that decide whether a release is made, and not what is in it."""
 ABOUT = frozenset(["version", "reason"])
 """Keys of a rule that say something of it, and not what it does."""
+IN_FORCE = ("effective_from", "effective_to", "supersedes")
+"""Keys of a guideline that say when, and after which, it is in force."""
+READ = frozenset(["text", "note"])
+"""Keys of a guideline that people read."""
 
 
 @dataclass(frozen=True)
 class Change:
     """One thing that is other in `after` than in `before`, or absent on one side.
 
-    `id` names it for a person: "batch arena/w2.jsonl", "guideline helpfulness 1.1.0", "filtered.rules/too-fast",
+    `id` names it for a person: "batch arena/w2.jsonl", "guideline helpfulness 1.0.0, 1.1.0" (one boundary, the end of
+    the one and the start of the other), "text of guideline helpfulness 1.1.0", "filtered.rules/too-fast",
     "deduplicated.threshold", "code of filtered", "polars". `stage` is the first that it reaches. `paths` are its places
     in the trees of the recipes (`tree_of`); a change of code or environment has none: nobody can take it over.
     `again`: of a batch, that one of its name with other bytes is on both sides.
@@ -104,7 +110,10 @@ def tree_of(recipe: Recipe) -> dict[str, Any]:
             {"id": "\0".join(key), "version": key[2], "source": key[0], "batch": key[1], "digest": key[2]}
             for key in recipe.arrivals or ()
         ],
-        "guidelines": [{"id": _name(entry), **entry} for entry in recipe.guidelines],
+        "guidelines": {
+            "\0".join((entry["task"], entry["aspect"] or "", entry["version"])): dict(entry)
+            for entry in recipe.guidelines
+        },
         "policy": dict(recipe.policy),
     }
 
@@ -119,11 +128,7 @@ def changes(before: Recipe, after: Recipe) -> list[Change]:
         left["batches"] = right["batches"] = []
     stays = {(key[0], key[1]) for key in (before.arrivals or {}).keys() & (after.arrivals or {}).keys()}
     found = [*_batches(differences(left["batches"], right["batches"], ("batches",)), stays)]
-    found += [
-        Change(f"guideline {unlike.path[1]}", "guideline", "guideline_joined", *_without_id(unlike), _at(unlike))
-        for unlike in differences(left["guidelines"], right["guidelines"], ("guidelines",))
-        if unlike.path[-1] != ORDER  # they are sorted
-    ]
+    found += _guidelines(left["guidelines"], right["guidelines"])
     policies = [_of_policy(unlike) for unlike in differences(left["policy"], right["policy"], ("policy",))]
     order = {entry.name: place for place, entry in enumerate(STAGES)}
     found += sorted(policies, key=lambda change: order.get(change.stage, len(order)))
@@ -152,7 +157,7 @@ def hybrid(before: Recipe, after: Recipe, chosen: Iterable[Change], mapped_after
         told = first.get(key) or second[key]
         mapped = right.get(key, told) if key[0] in mapped_after else left.get(key, told)
         arrivals[key] = {**told, "mapped": mapped["mapped"]}
-    guidelines = [{key: given for key, given in entry.items() if key != "id"} for entry in value["guidelines"]]
+    guidelines = [*value["guidelines"].values()]
     return Recipe(arrivals, guidelines, value["policy"], after.code, after.code_versions, after.environment)
 
 
@@ -193,16 +198,54 @@ def _plain(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {key: entry[key] for key in ("source", "batch", "digest")}
 
 
-def _name(entry: Mapping[str, Any]) -> str:
-    return " ".join(filter(None, (entry["task"], entry["aspect"], entry["version"])))
+def _guidelines(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """One change a boundary between versions, that none is made with a gap or an overlap; and one an edited text."""
+    moved: dict[str, list[Difference]] = {}
+    edited: dict[str, list[Difference]] = {}
+    for unlike in differences(before, after, ("guidelines",)):
+        dates = unlike.path[2:] in ((), *((key,) for key in IN_FORCE))
+        (moved if dates else edited).setdefault(unlike.path[1], []).append(unlike)
+    for name in moved.keys() & edited.keys():
+        if not READ & {unlike.path[2] for unlike in edited[name]}:
+            moved[name] += edited.pop(name)  # the digest of a file with another date in it
+    together = {name: (name,) for name in moved}
+    for side in (before, after):
+        for first, second in pairwise(sorted(side, key=lambda name: (_series(name), side[name]["effective_from"]))):
+            turned = _turned(moved.get(first, ()), "effective_to") and _turned(moved.get(second, ()), "effective_from")
+            if turned and _series(first) == _series(second):
+                joined = tuple(dict.fromkeys((*together[first], *together[second])))
+                together |= dict.fromkeys(joined, joined)
+    groups = dict.fromkeys(together.values())
+    found = [_of_guidelines("guideline", {name: moved[name] for name in names}) for names in groups]
+    return found + [_of_guidelines("text of guideline", {name: mine}) for name, mine in edited.items()]
 
 
-def _without_id(unlike: Difference) -> tuple[Any, Any]:
-    before, after = (
-        side if side is ABSENT else {key: value for key, value in side.items() if key != "id"}
-        for side in (unlike.before, unlike.after)
-    )
-    return before, after
+def _series(name: str) -> str:
+    return name.rpartition("\0")[0]
+
+
+def _turned(unlikes: Iterable[Difference], key: str) -> bool:
+    return any(unlike.path[2:] in ((), (key,)) for unlike in unlikes)
+
+
+def _of_guidelines(kind: str, unlikes: Mapping[str, Sequence[Difference]]) -> Change:
+    """What is other in versions of one task and aspect: key by key; of several, version by version."""
+    versions = {name.rpartition("\0")[2]: mine for name, mine in unlikes.items()}
+    series = _series(next(iter(unlikes))).replace("\0", " ").strip()
+    name = f"{kind} {series} {', '.join(versions)}"
+    paths = frozenset(unlike.path for mine in unlikes.values() for unlike in mine)
+    return Change(name, "guideline", "guideline_joined", _told(versions, "before"), _told(versions, "after"), paths)
+
+
+def _told(versions: Mapping[str, Sequence[Difference]], side: str) -> Any:
+    told = {
+        version: getattr(mine[0], side)
+        if len(mine[0].path) == 2  # all of it came or went
+        else {unlike.path[2]: getattr(unlike, side) for unlike in mine}
+        for version, mine in versions.items()
+    }
+    there = {version: entry for version, entry in told.items() if entry is not ABSENT}
+    return next(iter(told.values())) if len(told) == 1 else there or ABSENT
 
 
 def _of_policy(unlike: Difference) -> Change:

@@ -100,6 +100,18 @@ def test_what_cannot_be_built_is_unresolved_and_the_search_goes_on(project: Path
     assert "there is no column 'w_tone'" in alone.problem
 
 
+def test_a_boundary_between_guidelines_moves_as_one_and_no_record_falls_into_a_gap(project: Path) -> None:
+    good = release_of(project, 1)
+    guidelines = json.loads(json.dumps(good.content["guidelines"]))
+    guidelines[0]["effective_to"] = guidelines[1]["effective_from"] = "2026-08-20T00:00:00.000000+00:00"
+    bad = dataclasses.replace(good, content={**good.content, "guidelines": guidelines})
+    found = bisect(LocalStore(project / "store"), (good, bad), "SUM(CASE WHEN guideline = '1.0.0' THEN 1 ELSE 0 END)")
+    assert ids(found) == ["guideline helpfulness 1.0.0, 1.1.0"]
+    gap = bisect(LocalStore(project / "store"), (good, bad), "SUM(CASE WHEN guideline IS NULL THEN 1 ELSE 0 END)")
+    assert gap.sentence is not None
+    assert gap.sentence.endswith("in both releases: nothing moved it")
+
+
 def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["feedback-assets", *map(str, words)])
     capfd.readouterr()

@@ -32,7 +32,7 @@ def test_causes_come_first_each_as_a_diff_then_effects_with_what_did_them(projec
     found = compare(project)
     assert [cause["id"] for cause in found["causes"]] == CAUSES
     assert [cause["what"] for cause in found["causes"]] == ["added", "changed", "added"]
-    assert found["causes"][1]["lines"][2:] == [
+    assert found["causes"][1]["lines"][:2] == [
         "- effective_from: 2026-08-12T00:00:00.000000+00:00",
         "+ effective_from: 2026-08-20T00:00:00.000000+00:00",
     ]
@@ -119,6 +119,57 @@ def test_a_batch_that_came_again_with_other_bytes_was_not_added(
     assert "batch votes/week-1.jsonl  delivered again: 2 revised, 1 new, 3 unchanged" in capfd.readouterr().out
     shutil.rmtree(votes.folder / "store" / "parts")
     assert [cause["what"] for cause in diff(store, first, second)["causes"]] == ["delivered again", "added"]
+
+
+def _version(version: str, start: str, end: str | None, text: str = "as it was", **more: Any) -> dict[str, Any]:
+    told = {"task": "tone", "aspect": None, "version": version, "effective_from": start, "effective_to": end}
+    digest = f"{start} {end} {text}"
+    return {**told, "supersedes": None, "note": None, "digest": digest, "text": text, **more}
+
+
+def _with(*guidelines: dict[str, Any]) -> Recipe:
+    return Recipe({}, guidelines, {}, {}, {}, {})
+
+
+def test_a_boundary_between_two_guideline_versions_is_one_change_and_each_edited_text_another() -> None:
+    before = _with(_version("1.0.0", "01", "03"), _version("1.1.0", "03", "05"), _version("2.0.0", "05", None))
+    after = _with(
+        _version("1.0.0", "01", "04", "other"), _version("1.1.0", "04", "05", "other"), _version("2.0.0", "05", None)
+    )
+    boundary, *texts = changes(before, after)
+    assert (boundary.id, boundary.what) == ("guideline tone 1.0.0, 1.1.0", "changed")
+    assert boundary.lines() == [
+        "- 1.0.0: effective_to: 03",
+        "+ 1.0.0: effective_to: 04",
+        "- 1.1.0: effective_from: 03",
+        "+ 1.1.0: effective_from: 04",
+    ]
+    assert [change.id for change in texts] == ["text of guideline tone 1.0.0", "text of guideline tone 1.1.0"]
+    moved = hybrid(before, after, [boundary]).guidelines
+    assert [(entry["effective_from"], entry["effective_to"]) for entry in moved] == [
+        ("01", "04"),
+        ("04", "05"),
+        ("05", None),
+    ]
+    assert {entry["text"] for entry in moved} == {"as it was"}
+    assert hybrid(before, after, [boundary, *texts]).guidelines == [*after.guidelines]
+
+
+def test_a_new_guideline_version_goes_with_the_end_of_the_one_before_and_with_no_other() -> None:
+    aspect = {"aspect": "warmth"}
+    first = _version("1.0.0", "01", None)
+    before = _with(first, _version("1.0.0", "02", None, **aspect))
+    after = _with(_version("1.0.0", "01", "03"), _version("1.1.0", "03", None), _version("1.0.0", "01", None, **aspect))
+    found = {change.id: change for change in changes(before, after)}
+    assert [*found] == ["guideline tone 1.0.0, 1.1.0", "guideline tone warmth 1.0.0"]
+    assert hybrid(before, after, [found["guideline tone warmth 1.0.0"]]).guidelines == [first, after.guidelines[2]]
+    assert [(change.id, change.what) for change in changes(_with(), before)] == [
+        ("guideline tone 1.0.0", "added"),
+        ("guideline tone warmth 1.0.0", "added"),
+    ]
+    (ended,) = changes(_with(first), _with(_version("1.0.0", "01", "03")))
+    assert ended.id == "guideline tone 1.0.0"
+    assert ended.lines()[:2] == ["- effective_to: null", "+ effective_to: 03"]
 
 
 def _recipe(factor: dict[str, Any], code: str) -> Recipe:
