@@ -393,9 +393,10 @@ def show_traces(traced: dict[str, list[dict[str, Any]]]) -> None:
 def show_example(example: dict[str, Any]) -> None:
     """A training example, what its annotator was told, and its annotation."""
     console = open_console()
+    copies = "" if example["copies"] is None else f", copy_index {example['copy_index']} of {example['copies']} copies"
     console.print(
         f"example {example['number']:,} of {example['export']}/{example['split']}  ({example['file']} line "
-        f"{example['line']:,})",
+        f"{example['line']:,}{copies})",
         style="bold",
         soft_wrap=True,
     )

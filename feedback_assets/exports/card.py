@@ -62,7 +62,7 @@ def _shape(export: Mapping[str, Any]) -> str:
 
 def _signal(export: Mapping[str, Any]) -> str:
     if export["realise"] == "copies":
-        return "Weights are realised as copies: a record stands as often as it counts."
+        return "Weights are realised as copies: a record stands as often as it counts, its copies one after the other."
     return (
         "Each record stands once and counts by its weight: `weights-<split>` gives it line by line. A trainer "
         "that reads no weights trains on another distribution than the manifest tells."

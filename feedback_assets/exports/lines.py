@@ -87,7 +87,8 @@ def lines(index: pl.DataFrame, export: Mapping[str, Any], realise: str) -> pl.Da
 
     Returns:
         The rows of `index`; the `label` of a tie given both ways is a, then b. Added: `ways` (Int8, the lines among
-        which a record's weight is divided) and, for the format reward, `margin` (Float64, 0 for a tie).
+        which a record's weight is divided), of copies `copy_index` (Int32, from 0 within a record) and, for the format
+        reward, `margin` (Float64, 0 for a tie).
     """
     taken = eligible(index, export)
     tied = (pl.col("label") == "tie").fill_null(value=False)
@@ -99,6 +100,6 @@ def lines(index: pl.DataFrame, export: Mapping[str, Any], realise: str) -> pl.Da
         each = pl.when(tied).then(pl.lit(["a", "b"])).otherwise(pl.concat_list("label"))
         taken = taken.with_columns(label=each).explode("label", empty_as_null=False)
     if realise == "copies":
-        times = pl.int_ranges(0, pl.col("copies"))
-        taken = taken.with_columns(_copy=times).explode("_copy", empty_as_null=False).drop("_copy")
+        times = pl.int_ranges(0, pl.col("copies"), dtype=pl.Int32)
+        taken = taken.with_columns(copy_index=times).explode("copy_index", empty_as_null=False)
     return taken

@@ -28,10 +28,11 @@ BESIDE = ("name", "trainer", "provenance")
 PROVENANCE = (
     *("row_id", "source", "feedback_id", "batch", "line", "position", "revision", "parents", "conversion"),
     *("annotator_id", "annotator_kind", "collected_at", "annotator_agreement", "annotator_agreement_n"),
-    *("task", "aspect", "guideline", "guideline_status", "guideline_digest", "cluster_id", "copies", "ways", "weight"),
+    *("task", "aspect", "guideline", "guideline_status", "guideline_digest", "cluster_id"),
+    *("copies", "copy_index", "ways", "weight"),
 )
 """Columns of the sidecar, where the training set has them: `weight` is that of the line, copies × Π w_<factor> / `ways`
-(without copies, where they are lines of their own)."""
+(without copies, where they are lines of their own, told apart by `copy_index`)."""
 
 
 def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list[dict[str, Any]], Written]:

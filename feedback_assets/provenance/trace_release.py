@@ -78,7 +78,8 @@ def trace_example(
         split: train or eval.
 
     Returns:
-        `export`, `split`, `number`, `file`, `line` (from 1 in that file), and `annotation` as `trace_release` gives it.
+        `export`, `split`, `number`, `file`, `line` (from 1 in that file), `copy_index` (from 0) and `copies` (both None
+        where copies are no lines of their own), and `annotation` as `trace_release` gives it.
 
     Raises:
         FeedbackError: there is no such export, split or example, or its file is gone.
@@ -99,16 +100,23 @@ def trace_example(
     ends = list(accumulate(file["rows"] for file in files))
     which = bisect_right(ends, number)
     file, place = files[which], number - ends[which] + files[which]["rows"]
-    row_id = _row_id(store, f"{folder(release.id)}/{file['path']}", place)
+    copied = next(entry["realise"] for entry in release.content["exports"] if entry["name"] == export) == "copies"
+    row_id, *copy = _row_id(store, f"{folder(release.id)}/{file['path']}", place, copied=copied)
     (annotation,) = trace_release(store, release, row_id)
     where = {"export": export, "split": split, "number": number, "file": file["path"], "line": place + 1}
-    return {**where, "annotation": annotation}
+    return {**where, **dict(zip(("copy_index", "copies"), copy, strict=True)), "annotation": annotation}
 
 
-def _row_id(store: Store, key: str, place: int) -> str:
+def _row_id(store: Store, key: str, place: int, *, copied: bool) -> tuple[str, int | None, int | None]:
+    """The record of a line; and where copies are lines, which of them it is, and of how many."""
     scan = pl.scan_parquet if key.endswith(".parquet") else pl.scan_ndjson
     try:
-        return scan(store.path(key)).select("row_id").slice(place, 1).collect().item()
+        lines = scan(store.path(key)).select("row_id")
+        row_id = lines.slice(place, 1).collect().item()
+        if not copied:
+            return row_id, None, None
+        same = pl.col("row_id") == row_id
+        return row_id, *lines.select(same.head(place).sum(), copies=same.sum()).collect().row(0)
     except FileNotFoundError:
         raise FeedbackError(f"{store.uri(key)}: this file of the release is gone; restore it") from None
 

@@ -79,6 +79,9 @@ def test_copies_stand_as_often_as_the_training_set_says_and_in_its_order(rows, e
     made = lines(index, export, "copies")
     assert Counter(made["row_id"]) == dict(once.select("row_id", "copies").iter_rows())
     assert made["row_id"].is_sorted()
+    copies = dict(index.select("row_id", "copies").iter_rows())
+    told = made.group_by("row_id", maintain_order=True).agg("copy_index")
+    assert all(found == [*range(copies[row_id])] for row_id, found in told.iter_rows())
 
 
 @given(ROWS, EXPORTS)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from feedback_assets import open_store
+from feedback_assets.cli.tables import show_example
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.materialize import materialize
 from feedback_assets.materialize.project import Project
@@ -74,7 +75,9 @@ def test_every_example_of_a_split_leads_to_the_line_it_was_made_of(sample_run: P
         assert own["row_id"][found["line"] - 1] == annotation["row_id"]
 
 
-def test_a_copy_in_a_jsonl_file_leads_to_its_original(sample: Path) -> None:
+def test_a_copy_in_a_jsonl_file_leads_to_its_original_and_says_which_copy_it_is(
+    sample: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = sample / "policy.yaml"
     policy = yaml.safe_load(path.read_text())
     policy["reweighted"]["factors"] = []
@@ -86,9 +89,15 @@ def test_a_copy_in_a_jsonl_file_leads_to_its_original(sample: Path) -> None:
     folder = sample / "store" / "releases" / made.id[:16] / "plain" / "train"
     row_ids = pl.concat([pl.read_ndjson(file).select("row_id") for file in sorted(folder.glob("*.jsonl"))])["row_id"]
     copied = next(place for place in range(1, len(row_ids)) if row_ids[place] == row_ids[place - 1])
-    found = release.trace_example(copied)["annotation"]
+    example = release.trace_example(copied)
+    found = example["annotation"]
     assert found["row_id"] == row_ids[copied]
-    assert next(step for step in found["steps"] if step["stage"] == "upsampled")["fate"] == "copied"
+    step = next(step for step in found["steps"] if step["stage"] == "upsampled")
+    assert (step["fate"], step["copies"]) == ("copied", example["copies"])
+    told = pl.read_ndjson(folder.parent / "provenance-train.jsonl")
+    assert example["copy_index"] == told["copy_index"][copied] == 1
+    show_example(example)
+    assert f"line {example['line']}, copy_index 1 of {step['copies']} copies)" in capfd.readouterr().out
 
 
 def test_what_does_not_exist_is_said(sample_run: Path) -> None:
