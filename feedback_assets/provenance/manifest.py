@@ -1,7 +1,8 @@
 """The manifest of a release, key by key, and the JSON Schema made of it.
 
 `content` says what was done to what; its digest is the release's id. `circumstances` says when, where and in which
-files. A newer version may add keys; the ones here stay.
+files. A key that stands nowhere here is refused, wherever the keys are ours. Open is what people name (policy, columns,
+values), what a stage counted (`facts`), and what a check was given and saw (`kwargs`, `observed`).
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 class Entry(BaseModel):
     """Base of everything in a manifest."""
 
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Fate(Entry):
@@ -55,6 +56,32 @@ class Transformation(Entry):
     pinned: list[Pinned]
 
 
+class Units(Entry):
+    """What an expectation counts, if not rows."""
+
+    column: str
+    unless: str
+    least: Count
+
+
+class Definition(Entry):
+    """What a check of one `type` asks, and its limits."""
+
+    type: str
+    kwargs: Object = Field(default={}, description="of an expectation")
+    units: Units | None = None
+    rules: list[str] = []
+    column: str | None = None
+    columns: list[str] = []
+    expected: Object = Field(default={}, description="a distribution, or the release that has it")
+    psi: float | None = None
+    share_kept: float | None = None
+    limit: float | None = None
+    lost: dict[str, str] = Field(default={}, description="reasons, by batch")
+    lost_share: float | None = None
+    allowed: dict[str, str] = Field(default={}, description="reasons, by column=value")
+
+
 class Check(Entry):
     """A check with what was asked, against which limits, and what was seen."""
 
@@ -64,7 +91,7 @@ class Check(Entry):
     blocking: bool
     kind: str
     meaning: str
-    definition: Object
+    definition: Definition
     definition_digest: Sha256
     observed: Object
 
@@ -84,6 +111,110 @@ class Table(Entry):
     fingerprints: list[Sha256] = Field(description="of the parts, in order")
 
 
+class Limits(Entry):
+    """What a drift is held against."""
+
+    psi: float
+    psi_warn: float
+    share_kept: float
+
+
+class Cell(Entry):
+    """The share of a value or an interval on both sides, and what it adds to the PSI."""
+
+    cell: str
+    reference: float | None
+    current: float | None
+    psi: float | None
+
+
+class Drift(Entry):
+    """How one column differs from what it is compared with, and what was decided on that."""
+
+    column: str
+    kind: Literal["categorical", "numeric"]
+    verdict: Literal["stable", "moved", "inconclusive", "error"]
+    warning: bool
+    held: bool = Field(description="whether a check decides on it")
+    because: str | None
+    fallen: str | None = Field(description="the largest category that kept too little of its share")
+    problem: str | None
+    adjusted: float | None = Field(description="its chance among all that is decided beside it")
+    clusters: list[str]
+    limits: Limits
+    source: str | None = None
+    batch: str | None = None
+    psi: float | None = None
+    psi_mean: float | None = None
+    psi_critical: float | None = None
+    psi_chance: float | None = None
+    kl: float | None = None
+    kl_reversed: float | None = None
+    js: float | None = None
+    js_distance: float | None = None
+    ks: float | None = None
+    ks_location: float | None = None
+    ks_exact: bool | None = None
+    effective_reference: float | None = None
+    effective_current: float | None = None
+    epsilon: float | None = None
+    base: str | None = None
+    direction: str | None = None
+    n_reference: int | None = None
+    n_current: int | None = None
+    cell_count: int | None = None
+    cells: list[Cell] = []
+    edges: list[float | None] | None = None
+
+
+class Loss(Entry):
+    """How many of a group's rows a stage lost."""
+
+    column: str
+    value: str | None
+    rows: Count
+    lost: Count
+    share: float | None
+    emptied: bool
+    chance: float | None
+
+
+class Identity(Entry):
+    """Which names of a column are new, and which vanished."""
+
+    column: str
+    before: Count
+    after: Count
+    new: Count
+    vanished: Count
+    new_examples: list[str]
+    vanished_examples: list[str]
+    largest: str | None
+    largest_share: float | None
+    largest_share_before: float | None
+
+
+class SampleSize(Entry):
+    """How many independent records, items or annotators the rows are worth."""
+
+    unit: str
+    count: Count
+    effective: float | None
+
+
+class Distribution(Entry):
+    """The distribution of one column: shares by value, or of the intervals between edges."""
+
+    kind: Literal["categorical", "numeric"]
+    rows: Count
+    effective_rows: float | None
+    shares: dict[str, float] | list[float]
+    values: Count | None = None
+    edges: list[float] | None = None
+    nulls: float | None = None
+    quantiles: dict[str, float | None] | None = None
+
+
 class CommitContent(Entry):
     """The commit record of one stage: what was done to what."""
 
@@ -99,13 +230,13 @@ class CommitContent(Entry):
     facts: Object
     tables: dict[str, Table]
     checks: list[Check]
-    drift: list[Object] = Field(description="each monitored column against the stage's input")
-    input: list[Object] = Field(description="the newest batches against earlier ones; of `ingested`")
-    baseline: list[Object] = Field(description="each column with an expected distribution against it")
-    losses: list[Object] = Field(description="rows lost by group")
-    identities: list[Object] = Field(description="names that are new, and names that vanished")
-    effective_sample_size: Object
-    distribution: Object
+    drift: list[Drift] = Field(description="each monitored column against the stage's input")
+    input: list[Drift] = Field(description="the newest batches against earlier ones; of `ingested`")
+    baseline: list[Drift] = Field(description="each column with an expected distribution against it")
+    losses: list[Loss] = Field(description="rows lost by group")
+    identities: list[Identity] = Field(description="names that are new, and names that vanished")
+    effective_sample_size: dict[str, SampleSize] = Field(description="by record, item and annotator")
+    distribution: dict[str, Distribution] = Field(description="by column; of `training_set`")
 
 
 class Group(Entry):
@@ -157,10 +288,15 @@ class Guideline(Entry):
     task: str
     aspect: str | None
     version: str
+    major: int
+    minor: int
+    patch: int
     effective_from: str
     effective_to: str | None
+    supersedes: str | None
     change: str | None
     note: str | None
+    file: str
     digest: Sha256
     text: str
 
@@ -198,6 +334,83 @@ class IdleWaiver(Waiver):
     idle: str = Field(description="why")
 
 
+class Decision(Entry):
+    """A column of a comparison that moved, or of which it cannot be told."""
+
+    asset: str
+    comparison: Literal["drift", "input", "baseline"]
+    column: str
+    verdict: Literal["moved", "inconclusive"]
+    limit: float
+    fallen: str | None = None
+    psi: float | None = None
+    psi_critical: float | None = None
+    psi_chance: float | None = None
+    adjusted: float | None = None
+    source: str | None = None
+    batch: str | None = None
+    because: str | None = None
+
+
+class Decisions(Entry):
+    """All decisions behind a release, with the false discovery rate held over all of them."""
+
+    method: str
+    rate: float
+    decisions: Count
+    stable: Count
+    inconclusive: Count
+    moved: Count
+    shown: list[Decision]
+
+
+class Split(Entry):
+    """The examples of one split, by what they were made from."""
+
+    rows: Count
+    made_from: list[Sha256] = Field(description="of each file of text, in order")
+    weights: Sha256 | None = None
+    provenance: Sha256 | None = None
+
+
+class DroppedGroup(Entry):
+    """Examples with one value, and how many of them."""
+
+    value: str | None
+    examples: Count
+    dropped: Count
+
+
+class PredictedDrops(Entry):
+    """What the trainer is predicted to drop for its length."""
+
+    trainer: str
+    max_length: Count
+    examples: Count
+    dropped: Count
+    by: dict[str, list[DroppedGroup]]
+
+
+class Export(Entry):
+    """Files for a trainer: as the policy has them, and what is in them."""
+
+    name: str
+    format: str
+    file: str
+    conversational: bool
+    separator: str
+    ties: str
+    margin: str
+    missing_margin: str
+    columns: list[str]
+    provenance: str
+    trainer: Object | None
+    realise: Literal["weights", "copies"]
+    splits: dict[str, Split]
+    left_out: dict[str, Count] = Field(description="records, by reason")
+    predicted_drops: PredictedDrops | None
+
+
 class Content(Entry):
     """What was done to what: its digest is the id."""
 
@@ -209,10 +422,10 @@ class Content(Entry):
     annotations: Annotations
     guidelines: list[Guideline]
     transformations: list[Transformation]
-    expected: Object = Field(description="the distribution that each column was expected to have")
-    distribution: Object = Field(description="the distribution that each column has, as the signal is realised")
-    decisions: Object = Field(description="all decisions on drift, their chances adjusted together")
-    exports: list[Object]
+    expected: dict[str, Object] = Field(description="the distribution that each column was expected to have")
+    distribution: dict[str, Distribution] = Field(description="that each column has, as the signal is realised")
+    decisions: Decisions
+    exports: list[Export]
     commits: dict[str, CommitContent] = Field(description="the chain behind the release, by asset")
 
 
@@ -225,6 +438,70 @@ class File(Entry):
     rows: Count
 
 
+class PartFile(Entry):
+    """Some columns of the rows of a part, in one file of the store."""
+
+    digest: Sha256
+    fingerprint: Sha256 = Field(description="of its values")
+    bytes: Count
+    columns: str = Field(description="digest of their names and dtypes")
+
+
+class Part(Entry):
+    """Some rows, in files side by side."""
+
+    rows: Count
+    files: list[PartFile]
+    arrivals: list[int] | None = Field(description="first and last")
+
+
+class Parts(Entry):
+    """The parts of a table, in order."""
+
+    schema_: list[list[str]] = Field(alias="schema")
+    parts: list[Part]
+
+
+class Snapshot(Entry):
+    """The files of one materialization."""
+
+    asset: str
+    data_version: Sha256
+    facts: Object
+    tables: dict[str, Parts]
+
+
+class Arrival(Entry):
+    """A batch, as it arrived."""
+
+    source: str
+    batch: str
+    at: str
+    digest: str | None = None
+    mapped: str | None = Field(default=None, description="under which name the store remembers what it became")
+    state: str | None = None
+
+
+class Seconds(Entry):
+    """How long it took."""
+
+    compute: float
+    examine: float
+
+
+class ReadNumber(Entry):
+    """The number of the commit that was read."""
+
+    number: Annotated[int, Field(ge=1)]
+
+
+class AgainstPrevious(Entry):
+    """How this materialization differs from the one before it of the same asset."""
+
+    columns: list[Drift]
+    identities: list[Identity]
+
+
 class CommitCircumstances(Entry):
     """When, where and in which files one stage was materialized."""
 
@@ -232,8 +509,14 @@ class CommitCircumstances(Entry):
     run_id: str
     made_at: str
     environment: dict[str, str]
-    inputs: dict[str, dict[str, int]] = Field(description="by asset, the number of the commit that was read")
-    snapshot: Object = Field(description="the files of each part, with their digests")
+    inputs: dict[str, ReadNumber]
+    snapshot: Snapshot
+    arrived: dict[str, Arrival] = Field(description="by place in the order of arrival; of `ingested`")
+    code: Sha256 | None = Field(default=None, description="digest of the code alone")
+    seconds: Seconds | None = None
+    noticed: list[str] = []
+    unversioned_changes: list[str] = Field(default=[], description="rules whose content changed, but not their version")
+    against_previous: AgainstPrevious | None = None
 
 
 class Circumstances(Entry):
@@ -268,7 +551,7 @@ def validate(value: Any, where: str) -> None:
         problems = error.errors(include_url=False, include_input=False)
         key = ".".join(str(step) for step in problems[0]["loc"]) or "the manifest"
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        said = problems[0]["msg"]
+        said = "unknown key" if problems[0]["type"] == "extra_forbidden" else problems[0]["msg"]
         raise FeedbackError(
             f"{where}: {key}: {said[0].lower()}{said[1:]}{more}; not a release manifest of this format"
         ) from None

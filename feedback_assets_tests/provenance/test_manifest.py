@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,27 @@ from feedback_assets.materialize.environment import environment, unpinned
 from feedback_assets.provenance.manifest import Circumstances, CommitContent, Content, schema, validate
 from feedback_assets.provenance.questions import questions
 from feedback_assets.provenance.release import Release
+
+OPEN = {"policy", "facts", "kwargs", "observed", "trainer"}
+"""What people, stages and checks name by themselves."""
+BY_NAME = {
+    *("commits", "inputs", "tables", "environment", "arrived", "effective_sample_size", "distribution", "expected"),
+    *("shares", "quantiles", "records", "lost", "allowed", "splits", "left_out", "by"),
+}
+"""Mappings from names: of assets, of columns, of values."""
+
+
+def levels(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Every mapping of a manifest whose keys are ours, with the way to it; what is named on the way is "*"."""
+    if isinstance(value, list):
+        for entry in value:
+            yield from levels(entry, path)
+    elif isinstance(value, dict) and not (path and path[-1] in OPEN):
+        named = bool(path) and path[-1] in BY_NAME
+        if not named and path[-2:] != ("expected", "*"):
+            yield path, value
+        for key, entry in value.items():
+            yield from levels(entry, (*path, "*" if named else key))
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +66,27 @@ def test_the_schema_knows_every_key_of_a_manifest(manifest: dict[str, Any]) -> N
     assert set(manifest["circumstances"]) == set(Circumstances.model_fields)
     for commit in manifest["content"]["commits"].values():
         assert set(commit) == set(CommitContent.model_fields)
+
+
+def test_a_key_that_nobody_declared_is_refused_at_every_level_where_the_keys_are_ours(two_releases: Path) -> None:
+    value = json.loads(json.dumps(open_store(two_releases).release("latest").manifest))
+    seen = dict(levels(value))
+    assert {
+        (),
+        ("content", "commits", "*", "drift", "cells"),
+        ("content", "commits", "*", "checks", "definition"),
+        ("content", "exports", "predicted_drops"),
+        ("circumstances", "commits", "*", "snapshot", "tables", "*", "parts", "files"),
+        ("circumstances", "commits", "*", "against_previous", "columns"),
+    } <= seen.keys()
+    for level in seen.values():
+        level["unheard-of"] = 1
+        with pytest.raises(FeedbackError, match=r"unheard-of: unknown key; not a release manifest"):
+            validate(value, "here")
+        del level["unheard-of"]
+    validate(value, "here")
+    closed = [entry for entry in schema()["$defs"].values() if "properties" in entry]
+    assert all(entry["additionalProperties"] is False for entry in [schema(), *closed])
 
 
 @pytest.mark.parametrize("key", ["gate", "waivers", "annotations", "commits", "expected"])
