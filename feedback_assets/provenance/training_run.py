@@ -62,11 +62,14 @@ def record_training_run(
         now: the time to record.
 
     Raises:
-        FeedbackError: a name is empty, there is no such export, a line is no row_id of the release, or the parts of
-            the release are gone.
+        FeedbackError: a name is empty, the model would descend from itself, there is no such export, a line is no
+            row_id of the release, or the parts of the release are gone.
     """
     if not model.strip() or (parent is not None and not parent.strip()):
         raise FeedbackError("a model has a name; `--model` and `--parent` cannot be empty")
+    model, parent = model.strip(), parent.strip() if parent else None
+    if parent is not None:
+        _descends(store, model, parent)
     exports = [entry for entry in release.content["exports"] if export in (None, entry["name"])]
     if not exports:
         known = ", ".join(entry["name"] for entry in release.content["exports"])
@@ -94,8 +97,8 @@ def record_training_run(
         "asset": ASSET,
         "data_version": snapshot.data_version,
         "code_version": code_version(),
-        "model": model.strip(),
-        "parent": parent.strip() if parent else None,
+        "model": model,
+        "parent": parent,
         "release": release.id,
         "exports": [entry["name"] for entry in exports],
         "inputs": {"training_set": {"commit": source.id, "data_version": source.data_version}},
@@ -113,6 +116,20 @@ def record_training_run(
         "checks": [],
     }
     return Commits(store).add(content, _circumstances(source, snapshot, now or datetime.now(UTC)))
+
+
+def _descends(store: Store, model: str, parent: str) -> None:
+    """Refuse a parent that is the model itself, or that was trained from it, as recorded."""
+    runs = [run.content for run in training_runs(store)]
+    ways, pending = {parent: (model, parent)}, [parent]
+    while pending and model not in ways:
+        name = pending.pop()
+        before = [run["parent"] for run in runs if run["model"] == name and run["parent"]]
+        new = {other: (*ways[name], other) for other in before if other not in ways}
+        ways, pending = ways | new, [*pending, *new]
+    if model in ways:
+        said = " ← ".join(ways[model])
+        raise FeedbackError(f"--parent {parent}: {model} would descend from itself ({said}); give it another name")
 
 
 def _circumstances(source: Commit, snapshot: Snapshot, now: datetime) -> Mapping[str, Any]:

@@ -91,6 +91,19 @@ def test_what_cannot_be_recorded_is_one_line_and_leaves_nothing(sample: Path, tm
     assert training_runs(store) == []
 
 
+def test_no_model_descends_from_itself(sample: Path) -> None:
+    store = open_store(sample).store
+    release = find(store, "latest")
+    with pytest.raises(FeedbackError, match=r"^--parent rm-7: rm-7 would descend from itself \(rm-7 ← rm-7\); give"):
+        record_training_run(store, release, "rm-7 ", parent=" rm-7")
+    for model, parent in (("rm-7", "rm-6"), ("rm-8", "rm-7"), ("rm-7", "rm-5")):
+        record_training_run(store, release, model, parent=parent)
+    for first in ("rm-6", "rm-5"):
+        with pytest.raises(FeedbackError, match=rf"itself \({first} ← rm-8 ← rm-7 ← {first}\)"):
+            record_training_run(store, release, first, parent="rm-8")
+    assert [run.content["model"] for run in training_runs(store)] == ["rm-7", "rm-8", "rm-7"]
+
+
 def test_an_approval_is_shown_at_the_training_set(sample: Path) -> None:
     project = opened(sample)
     release = find(project.store, "latest")
