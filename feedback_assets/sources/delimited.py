@@ -9,8 +9,11 @@ from pathlib import Path
 
 import polars as pl
 
+from feedback_assets.sources.dialect import head, separator_line
+from feedback_assets.sources.encoding import not_utf8, what_it_may_be
 from feedback_assets.sources.quarantine import QUARANTINE, quarantined
 from feedback_assets.sources.raw import (
+    LINE,
     Raw,
     Unreadable,
     bad_lines,
@@ -33,19 +36,27 @@ def read_csv(path: Path, source: str, batch: str, *, delimiter: str, most: int) 
     and each line from a quote that stands wrong to where its field ends, or to the end of the file
     ("malformed-csv"). In a file without a newline, carriage returns end the lines.
 
+    A first line such as `sep=;`, which tells Excel the delimiter, tells it here, too.
+
     Raises:
         Unreadable: the file has no header, or unpacks to more than `most` bytes.
     """
     data, truncated = content(path, most) if is_gzip(path) else (None, False)
     returns = _has_only_returns(path if data is None else data)
-    if returns:
-        data = (content(path, most)[0] if data is None else data).replace(b"\r", b"\n")
+    told = separator_line(head(path) if data is None else data)
+    if returns or told:
+        data = content(path, most)[0] if data is None else data
+        data = data.replace(b"\r", b"\n") if returns else data
+        data, delimiter = (data[told.end :], told.sign) if told else (data, delimiter)
     if not truncated and (clean := _clean(path if data is None else data, delimiter)) is not None:
         frame, lines = clean
         raw = Raw(numbered(frame, lines, path), pl.DataFrame(schema=QUARANTINE))
     else:
         data = content(path, most)[0] if data is None else data
         raw = _careful(data, truncated, path, source, batch, delimiter)
+    if told:
+        later = raw.malformed.with_columns(pl.col("line") + 1)
+        raw = replace(raw, frame=raw.frame.with_columns(pl.col(LINE) + 1), malformed=later)
     return replace(raw, frame=_with_returns(raw.frame)) if returns else raw
 
 
@@ -115,11 +126,13 @@ def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str, 
         said = f": {one_line(str(error))}"
         raise Unreadable(f"{path}: the first line must name the columns", shown=said, shown_value=said) from None
     if not any(header) or not broken.isdisjoint(range(1, reader.line_num + 1)):
-        value = "the first line must name the columns, in UTF-8, and it is empty or is not"
-        raise Unreadable(f"{path}: {value}", "no-header", value=value)
+        is_not = "is empty" if not any(header) else what_it_may_be(b"\n".join(lines[: reader.line_num]))
+        value = f"the header {is_not}"
+        raise Unreadable(f"{path}: the first line must name the columns, in UTF-8; {value}", "no-header", value=value)
     rows: list[list[str]] = []
     starts: list[int] = []
-    found: dict[str, list[int]] = {"invalid-utf8": [], "ragged-row": [], "malformed-csv": []}
+    found: dict[str, list[int]] = {"ragged-row": [], "malformed-csv": []}
+    other: dict[int, bytes] = {}
     start = reader.line_num + 1
     while True:
         try:
@@ -131,7 +144,7 @@ def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str, 
             start = reader.line_num + 1
             continue
         if broken and not broken.isdisjoint(range(start, reader.line_num + 1)):
-            found["invalid-utf8"].append(start)
+            other[start] = b"\n".join(lines[start - 1 : reader.line_num])
         elif row and len(row) != len(header):
             found["ragged-row"].append(start)
         elif row:
@@ -141,7 +154,7 @@ def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str, 
     if truncated:
         found["truncated-file"] = [start]
     quarantine = pl.concat(
-        [pl.DataFrame(schema=QUARANTINE)] + [quarantined(source, batch, some, reason) for reason, some in found.items()]
+        [not_utf8(source, batch, other), *(quarantined(source, batch, some, reason) for reason, some in found.items())]
     ).sort("line")
     names = _unique(header)
     frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")

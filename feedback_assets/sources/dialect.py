@@ -2,21 +2,30 @@
 
 import csv
 import re
+import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 from feedback_assets.sources.raw import PIECE, is_gzip
 
 DELIMITERS = ",;\t|"
+_SEPARATOR_LINE = re.compile(rb'"?sep=([\t -~])"?(?:\r\n|\n|\r)', re.IGNORECASE)
+
+
+class Separator(NamedTuple):
+    """A delimiter, and where the line that says so ends."""
+
+    sign: str
+    end: int
 
 
 def head(path: Path) -> bytes:
     """The first bytes of a file, unpacked."""
-    import gzip
-
     try:
-        with gzip.open(path) if is_gzip(path) else path.open("rb") as file:
-            return file.read(PIECE)
-    except (OSError, EOFError):  # the reader says what is wrong with a gzip
+        with path.open("rb") as file:
+            first = file.read(PIECE)
+        return zlib.decompressobj(wbits=31).decompress(first, PIECE) if is_gzip(path) else first
+    except (OSError, zlib.error):  # the reader says what is wrong with it
         return b""
 
 
@@ -30,6 +39,7 @@ def delimiter_of(first: bytes, usual: str) -> str | None:
     return best if counts[usual] == 1 and counts[best] > 1 else None
 
 
-def is_separator_line(first: bytes) -> bool:
-    """Whether it begins with the line by which Excel is told the delimiter, which is no header."""
-    return re.match(rb"(\xef\xbb\xbf)?sep=[^\r\n]?\r?\n", first) is not None
+def separator_line(first: bytes) -> Separator | None:
+    """The line by which Excel is told the delimiter, which is no header, if a CSV begins so."""
+    found = _SEPARATOR_LINE.match(first.removeprefix(b"\xef\xbb\xbf"))
+    return None if found is None else Separator(found[1].decode(), found.end())

@@ -9,10 +9,22 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs
 
+from feedback_assets.sources.encoding import not_utf8
 from feedback_assets.sources.json_values import Seen, leaves, lines_of, only, schema_of_lines, seen, texts
 from feedback_assets.sources.leftover import WIDE, as_text
 from feedback_assets.sources.quarantine import QUARANTINE, quarantined
-from feedback_assets.sources.raw import EXACT, EXTRA, LINE, Raw, bad_lines, content, is_gzip, is_utf8, numbered
+from feedback_assets.sources.raw import (
+    EXACT,
+    EXTRA,
+    LINE,
+    Raw,
+    Unreadable,
+    bad_lines,
+    content,
+    is_gzip,
+    is_utf8,
+    numbered,
+)
 
 _NO_KEY = "\x01"
 
@@ -27,14 +39,17 @@ def read_jsonl(path: Path, source: str, batch: str, *, read: Collection[str], mo
     values are of several types is read as text, and what of it is an object, a list or a truth value is in `not_text`.
 
     Raises:
-        Unreadable: it unpacks to more than `most` bytes.
+        Unreadable: it unpacks to more than `most` bytes, or is one JSON document.
     """
     with path.open("rb") as opened:
         marked = opened.read(len(BOM_UTF8)) == BOM_UTF8
     # a name with such signs would be a pattern
     in_memory = marked or is_gzip(path) or any(sign in str(path) for sign in "*?[")
     file, truncated = content(path, most) if in_memory else (path, False)
-    return read_objects(file, path, source, batch, read, truncated=truncated)
+    raw = read_objects(file, path, source, batch, read, truncated=truncated)
+    if not truncated:
+        _refuse_document(file, raw, path)
+    return raw
 
 
 def read_objects(
@@ -58,13 +73,29 @@ def read_objects(
     frame = numbered(frame, lines.get_column(LINE), path)
     raw = _without(frame if extra is None else frame.with_columns(extra), looked, source, batch)
     lost = every.filter(~pl.col("blank")).join(lines, on=LINE, how="anti", maintain_order="left")
-    is_text = pl.Series([is_utf8([text]) for text in texts(file, lost)], dtype=pl.Boolean)
+    numbers = lost.get_column(LINE)
+    broken = {number: text for number, text in zip(numbers, texts(file, lost), strict=True) if not is_utf8([text])}
     quarantine = [
-        quarantined(source, batch, lost.get_column(LINE).filter(is_text), "malformed-json"),
-        quarantined(source, batch, lost.get_column(LINE).filter(~is_text), "invalid-utf8"),
+        quarantined(source, batch, numbers.filter(~numbers.is_in(list(broken))), "malformed-json"),
+        not_utf8(source, batch, broken),
         quarantined(source, batch, [every.height + 1] if truncated else [], "truncated-file"),
     ]
     return replace(raw, malformed=pl.concat([raw.malformed, *quarantine]).sort("line"))
+
+
+def _refuse_document(file: Path | bytes, raw: Raw, path: Path) -> None:
+    """Refuse a file of which the first line is no object, but all of it is an array of objects, or one over lines."""
+    bad, kept = raw.malformed.filter(reason="malformed-json").get_column("line"), raw.frame.get_column(LINE)
+    if not bad.len() or (kept.len() and kept[0] < bad[0]):
+        return
+    try:
+        document = json.loads(file if isinstance(file, bytes) else file.read_bytes())
+    except (ValueError, RecursionError):
+        return
+    records = document if isinstance(document, list) else [document] if bad.len() > 1 else []
+    if records and isinstance(records[0], dict):
+        value = "this is one JSON document, no JSON lines: set `format: json`, or name it .json"
+        raise Unreadable(f"{path}: {value}", "json-document", value=value)
 
 
 def _schema(file: Path | bytes) -> pl.Schema | None:

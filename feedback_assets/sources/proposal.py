@@ -20,7 +20,7 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of
 from feedback_assets.record import FROM_SOURCE
 from feedback_assets.sources.conversion import convert
-from feedback_assets.sources.dialect import delimiter_of, head, is_separator_line
+from feedback_assets.sources.dialect import delimiter_of, head, separator_line
 from feedback_assets.sources.entries import type_of
 from feedback_assets.sources.files import BatchFile, list_files, read
 from feedback_assets.sources.given import (
@@ -104,9 +104,8 @@ def _first_file(path: Path, name: str) -> BatchFile:
 
 def _delimiter(path: Path) -> str | None:
     first = head(path)
-    if is_separator_line(first):
-        raise FeedbackError(f"{path}: its first line tells Excel the delimiter and is no header; delete that line")
-    return delimiter_of(first, "\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else ",")
+    usual = "\t" if path.name.lower().endswith((".tsv", ".tsv.gz")) else ","
+    return None if separator_line(first) else delimiter_of(first, usual)
 
 
 def _preset(proposal: Proposal, raw: Raw, file: BatchFile) -> bool:

@@ -246,11 +246,13 @@ def test_another_delimiter_is_found_and_written(delimiter, tmp_path):
     assert ingested(tmp_path, found["section"]) == (2, 0)
 
 
-def test_the_line_that_tells_excel_the_delimiter_is_no_header(tmp_path):
+def test_the_line_that_tells_excel_the_delimiter_tells_it_here(tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("sep=;\nprompt;response;rating\np;x;1\n", encoding="utf-8")
-    with pytest.raises(FeedbackError, match="delete that line"):
-        inspected(path, "s")
+    found = inspected(path, "s")
+    assert "delimiter" not in yaml.safe_load(found["section"])["ingested"]["sources"][0]
+    assert (found["columns"], found["records"]) == (["prompt", "response", "rating"], 1)
+    assert ingested(tmp_path, found["section"]) == (1, 0)
 
 
 def test_of_a_folder_the_first_data_file_is_looked_at(tmp_path, capsys):

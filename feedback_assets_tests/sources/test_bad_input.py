@@ -298,6 +298,60 @@ def test_a_delimiter_other_than_a_comma(tmp_path, name, more, sign):
     assert (kept, reasons(bad)) == ([("r1", 2), ("r2", 4), ("r2", 6)], [(5, "ragged-row")])
 
 
+@pytest.mark.parametrize("told", [b"sep=;\n", b"\xef\xbb\xbfsep=;\r\n", b'"sep=;"\n'])
+def test_a_line_that_tells_excel_the_delimiter_is_no_header_and_counts_as_a_line(tmp_path, told):
+    rows = b'id;p;a;b;w\nr1;"q;\nq";yes,;no;a\nr2;q;yes;no;a\n'
+    assert taken(tmp_path, "x.csv", told + rows) == ([("r1", 3), ("r2", 5)], [])
+    kept, bad = taken(tmp_path, "x.csv", told + rows + b"ragged;\nr3;q;yes;no;b\n")
+    assert (kept, reasons(bad)) == ([("r1", 3), ("r2", 5), ("r3", 7)], [(6, "ragged-row")])
+    returns = (told + b"id;p;a;b;w\nr1;q;yes;no;a\n").replace(b"\r", b"").replace(b"\n", b"\r")
+    assert taken(tmp_path, "x.csv.gz", gzip.compress(returns)) == ([("r1", 3)], [])
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("data", [[record(1), record(2)], record(1)])
+def test_one_json_document_that_is_named_as_lines_says_what_it_is(tmp_path, data, indent):
+    text = json.dumps(data, indent=indent).encode()
+    if data == record(1) and indent is None:
+        assert taken(tmp_path, "x.jsonl", text) == ([("r1", 1)], [])
+        return
+    with pytest.raises(Unreadable, match="this is one JSON document, no JSON lines: set `format: json`") as error:
+        taken(tmp_path, "x.jsonl", text)
+    assert error.value.reason == "json-document"
+    assert taken(tmp_path, "x.jsonl", text, format="json")[0][0] == ("r1", 1)
+
+
+def test_an_array_of_which_one_line_is_an_object_is_no_lines_with_one_record(tmp_path):
+    with pytest.raises(Unreadable, match="one JSON document"):
+        taken(tmp_path, "x.jsonl", b"[\n" + line(1) + b",\n" + line(2) + b"\n]\n")
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.csv.gz"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_an_encoding_of_several_bytes_a_sign_is_named_with_what_mends_it(tmp_path, name, encoding):
+    data = f"id,p,a,b,w\nr1,{'q' * 99},yes,no,a\n" if "csv" in name else json.dumps(record(1))
+    known = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    with pytest.raises(Unreadable, match=f"looks like {known}, not UTF-8; convert it: iconv -f {known} -t") as error:
+        taken(tmp_path, name, (gzip.compress if name.endswith("gz") else bytes)(data.encode(encoding)))
+    assert error.value.reason == "other-encoding"
+
+
+def test_a_line_that_may_be_of_windows_1252_says_so_and_what_mends_it(tmp_path):
+    hint = "may be Windows-1252; convert it: iconv -f WINDOWS-1252 -t UTF-8"
+    cafe, privet = "Café\u00a0– «no»".encode("cp1252"), "привет".encode("cp1251")
+    rows = [line(number).replace(b"no", text) for number, text in enumerate((b"no", cafe, privet), 1)]
+    kept, bad = taken(tmp_path, "x.jsonl", b"\n".join(rows))
+    assert kept == [("r1", 1)]
+    assert bad == [(2, "invalid-utf8", None, hint), (3, "invalid-utf8", None, "is not UTF-8; convert it")]
+    rows = b'id,p,a,b,w\nr1,q,yes,no,a\nr2,q,"yes\n' + cafe + b'",no,a\nr3,q,yes,' + privet + b",a\n"
+    assert taken(tmp_path, "x.csv", rows) == (
+        [("r1", 2)],
+        [(3, "invalid-utf8", None, hint), (5, "invalid-utf8", None, "is not UTF-8; convert it")],
+    )
+    with pytest.raises(Unreadable, match="the first line must name the columns, in UTF-8; the header may be Windows-1"):
+        taken(tmp_path, "x.csv", b"id,p,a,b,w,Caf\xe9\n")
+
+
 def test_a_quote_that_never_closes_swallows_no_line_in_silence(tmp_path):
     rows = b"id,p,a,b,w\nr1,q,yes,no,a\n" + b'r2,"q,yes,no,a\n' + b"r3,q,yes,no,a\n\nr4,q,yes,no,a\n"
     kept, bad = taken(tmp_path, "x.csv", rows)
