@@ -87,6 +87,8 @@ def _clean(file: Path | bytes, delimiter: str) -> tuple[pl.DataFrame, pl.Series]
         frame = pl.read_csv(file, separator=delimiter, infer_schema=False, empty_string_is_null=False, glob=False)
     except pl.exceptions.PolarsError:
         return None
+    if any("\ufffd" in name for name in frame.columns):  # which Polars writes for what is not UTF-8, in a header only
+        return None
     (newlines, delimiters, quotes, returns), ended = occurrences(file, b"\n", delimiter.encode(), b'"', b"\r")
     if quotes or returns:
         data = file if isinstance(file, bytes) else file.read_bytes()

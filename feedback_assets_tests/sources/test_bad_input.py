@@ -349,7 +349,8 @@ def test_a_line_that_may_be_of_windows_1252_says_so_and_what_mends_it(tmp_path):
         [(3, "invalid-utf8", None, hint), (5, "invalid-utf8", None, "is not UTF-8; convert it")],
     )
     with pytest.raises(Unreadable, match="the first line must name the columns, in UTF-8; the header may be Windows-1"):
-        taken(tmp_path, "x.csv", b"id,p,a,b,w,Caf\xe9\n")
+        taken(tmp_path, "x.csv", b"id,p,a,b,w,Caf\xe9\nr1,q,yes,no,a,1\n")
+    assert taken(tmp_path, "x.csv", "id,p,a,b,w,\ufffd\nr1,q,yes,no,a,1\n".encode()) == ([("r1", 2)], [])
 
 
 def test_a_quote_that_never_closes_swallows_no_line_in_silence(tmp_path):
