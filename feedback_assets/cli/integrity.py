@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,14 @@ def erase_records(policy: Path | None, store: str | None, request: Request, *, d
     """
     project = open_made(policy, store)
     with bar(quiet=as_json) as listener:
-        plans = []
+        plans, alike = [], []
         for one in as_stored(project, request):
-            with suppress(NothingKnown):  # of one form of a name, where another source has another
+            try:
                 plans.append((one, erase(project, one, do=do, listener=listener)))
+            except NothingKnown as nothing:  # of one form of a name, where another source has another
+                alike += nothing.alike
     if not plans:
-        raise NothingKnown(project.store.place, request)
+        raise NothingKnown(project.store.place, request, alike)
     if as_json:
         _print_json([asdict(plan) for _, plan in plans] if len(plans) > 1 else asdict(plans[0][1]))
         return
@@ -127,6 +129,7 @@ def _show_erased(request: Request, plan: Plan, *, do: bool) -> None:
         console.print("nothing of it is in the store")
     _listed(console, "releases concerned, which cannot be replayed" + ("" if do else " then"), plan.releases)
     _listed(console, "in files of yours, which stay; delete it there (a run takes it in no more)", plan.sources)
+    _listed(console, "other names that differ in case or blanks alone, and stay", plan.alike)
     _listed(console, "named in records that are never rewritten, such as the text of a policy", plan.named)
     if not do:
         console.print("nothing was changed; with --yes it is done, and cannot be undone", style="yellow")

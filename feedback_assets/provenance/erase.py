@@ -54,7 +54,8 @@ class Plan:
     """What an erasure does, or did: records, changes by kind, releases, batches in the team's folder, what stays.
 
     `sources` are files of the team that hold the records: they are not ours to change. `named` are records of the
-    store, such as the text of a policy, that name the annotator and are never rewritten.
+    store, such as the text of a policy, that name the annotator and are never rewritten. `alike` are names that stay
+    and differ from the annotator's in case or blanks around them alone.
     """
 
     row_ids: tuple[str, ...]
@@ -62,6 +63,7 @@ class Plan:
     releases: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     named: list[str] = field(default_factory=list)
+    alike: list[str] = field(default_factory=list)
     done: bool = False
     continued: bool = False
 
@@ -152,7 +154,7 @@ class _Erasing:
     def run(self, now: datetime | None) -> Plan:
         found = sought(self.project, self.request)
         erased = found.erased
-        plan = Plan(tuple(sorted(erased.row_ids)))
+        plan = Plan(tuple(sorted(erased.row_ids)), alike=[*found.alike])
         self._parts(plan, found, do=now is not None)
         for key in found.orphans:
             self._drop(plan, "text that nothing refers to", key, found.parts[key].stat().st_size)

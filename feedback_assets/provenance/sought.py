@@ -1,6 +1,6 @@
 """What a request to erase means: which records, on which lines of which batches, and where their text lies."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +17,10 @@ from feedback_assets.provenance.rewrite import Erased, is_text
 from feedback_assets.record import row_ids
 from feedback_assets.snapshots.store import Store
 from feedback_assets.sources.files import BatchFile, list_files
-from feedback_assets.sources.quarantine import QUARANTINE
+from feedback_assets.sources.quarantine import EXCERPT, QUARANTINE
 from feedback_assets.sources.source import Source
+
+_ALIKE = 5
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ class Request:
 class NothingKnown(FeedbackError):
     """No record, no line of a batch and no earlier erasure is of what is asked for."""
 
-    def __init__(self, place: str, request: Request) -> None:
-        super().__init__(
-            f"{place}: nothing is known of {request.said()}; name a record by its source's feedback_id or its "
-            "row_id, an annotator as the batches do"
-        )
+    def __init__(self, place: str, request: Request, alike: Sequence[str]) -> None:
+        self.alike = alike
+        hint = "name a record by its source's feedback_id or its row_id, an annotator as the batches do"
+        if alike:
+            hint = f"did you mean {' or '.join(alike[:_ALIKE])}? --annotator takes a name letter by letter"
+        super().__init__(f"{place}: nothing is known of {request.said()}; {hint}")
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,14 @@ class Sought:
     """What a request means: what is `erased`, in which `parts` of the store (key → a file) something of it may stand.
 
     `orphans`: keys of files of text that nothing refers to, whosever it is. `memos`: all that is remembered, by key.
+    `alike`: names of other annotators that differ from the one asked for in case or blanks around them alone.
     """
 
     erased: Erased
     parts: Mapping[str, Path]
     orphans: list[str]
     memos: Mapping[str, bytes]
+    alike: Sequence[str]
 
 
 def sought(project: Project, request: Request) -> Sought:
@@ -87,15 +92,15 @@ def sought(project: Project, request: Request) -> Sought:
     schemas = {key: pl.read_parquet_schema(path) for key, path in parts.items()}
     narrow = [parts[key] for key, schema in schemas.items() if {"annotator_id", "parents"} <= set(schema)]
     row_ids = _with_children(narrow, _meant(project, request, narrow))
-    lines = _lines(project, request, narrow, row_ids)
+    lines, alike = _lines(project, request, narrow, row_ids)
     if not row_ids and lines.is_empty() and not request.asked_before(store):
-        raise NothingKnown(store.place, request)
+        raise NothingKnown(store.place, request, alike)
     placed = [parts[key] for key, schema in schemas.items() if set(PLACE) <= set(schema)]
     content = {key: rows for key, rows in _content(placed, texts, row_ids).items() if store.stands(key)}
     parts |= dict(zip(content, store.paths(content), strict=True))
     erased = Erased(frozenset(row_ids), request.annotator, request.source, lines, content)
     orphans = [key for key, schema in schemas.items() if is_text(schema)]
-    return Sought(erased, dict(sorted(parts.items())), orphans, remembered)
+    return Sought(erased, dict(sorted(parts.items())), orphans, remembered, alike)
 
 
 def batch_files(project: Project) -> Iterator[tuple[Source, BatchFile]]:
@@ -158,8 +163,12 @@ def _with_children(narrow: list[Path], row_ids: set[str]) -> set[str]:
     return found
 
 
-def _lines(project: Project, request: Request, narrow: list[Path], row_ids: set[str]) -> pl.DataFrame:
-    """The lines of batches that the records came on (source, batch, line), also those that are in quarantine."""
+def _lines(project: Project, request: Request, narrow: list[Path], row_ids: set[str]) -> tuple[pl.DataFrame, list[str]]:
+    """The lines of batches that the records came on (source, batch, line), also those that are in quarantine.
+
+    And, as they are to be shown, the names of other annotators that are like the one asked for.
+    """
+    alike = [_alike(pl.scan_parquet(path, glob=False), request).collect() for path in narrow]
     theirs = pl.col("row_id").is_in(ids_of(row_ids))
     found = [
         pl.scan_parquet(path, glob=False).filter(theirs).select("source", "batch", "line").collect() for path in narrow
@@ -174,8 +183,23 @@ def _lines(project: Project, request: Request, narrow: list[Path], row_ids: set[
         ids = row_ids if request.record is None else row_ids | _ids(project, request.record)
         mine = records.filter(theirs_of(ids, request.annotator))
         found.append(mine.select("source", pl.lit(file.name).alias("batch"), "line"))
+        alike.append(_alike(records.lazy(), request).collect())
     schema = {name: QUARANTINE[name] for name in ("source", "batch", "line")}
-    return pl.concat([pl.DataFrame(schema=schema), *found]).unique(maintain_order=True)
+    names = pl.concat([pl.DataFrame(schema=dict.fromkeys(("source", "annotator_id"), pl.String)), *alike])
+    silent = {source.name for source in project.policy.ingested.sources if not source.excerpts}
+    shown = {
+        f"one of source {source!r}, which shows no values" if source in silent else repr(name[:EXCERPT])
+        for source, name in names.iter_rows()
+    }
+    return pl.concat([pl.DataFrame(schema=schema), *found]).unique(maintain_order=True), sorted(shown)
+
+
+def _alike(records: pl.LazyFrame, request: Request) -> pl.LazyFrame:
+    """The names (source, annotator_id) that differ from the one asked for in case or blanks around them alone."""
+    asked, name = pl.lit(request.annotator, pl.String), pl.col("annotator_id")
+    same, plain = name == asked, [one.str.strip_chars().str.to_lowercase() for one in (name, asked)]
+    here = pl.lit(value=True) if request.source is None else pl.col("source") == request.source
+    return records.select("source", name).filter(plain[0] == plain[1], ~same, here).unique()
 
 
 def _content(placed: list[Path], texts: Mapping[str, Collection[str]], row_ids: set[str]) -> dict[str, list[int]]:

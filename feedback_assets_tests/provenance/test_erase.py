@@ -253,6 +253,30 @@ def test_a_name_is_erased_as_it_came_and_as_its_pseudonym_whichever_of_them_the_
     assert as_stored(votes.project, Request(annotator=name)) == [Request(annotator=name)], "it is meant as it is"
 
 
+@pytest.mark.parametrize("excerpts", [True, False])
+def test_names_that_differ_in_case_or_blanks_alone_are_said_whether_there_is_a_hit_or_none(
+    excerpts: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    votes = Votes(tmp_path / "project")
+    policy = yaml.safe_load((votes.folder / "policy.yaml").read_text())
+    policy["ingested"]["sources"][0]["excerpts"] = excerpts
+    (votes.folder / "policy.yaml").write_text(yaml.safe_dump(policy))
+    said = [("1", "Ben", "the-violet-door"), ("2", "ben ", "the-green-roof"), ("3", "cleo", "the-last-gate")]
+    votes.put("w1", *(vote(*one) for one in said))
+    votes.run()
+    votes.put("w2", vote("4", "BEN", "the-copper-lake"))  # which no run has taken in yet
+    shown = ["'BEN'", "'Ben'", "'ben '"] if excerpts else ["one of source 'votes', which shows no values"]
+    with pytest.raises(NothingKnown) as error:
+        erase_records(votes.folder / "policy.yaml", None, Request(annotator="ben"), do=True, as_json=False)
+    assert f"nothing is known of annotator 'ben'; did you mean {' or '.join(shown)}?" in str(error.value)
+    erase_records(votes.folder / "policy.yaml", None, Request(annotator="Ben"), do=False, as_json=False)
+    told = capsys.readouterr().out
+    assert "other names that differ in case or blanks alone, and stay:\n" in told
+    assert all(name in told for name in shown if name != "'Ben'")
+    assert "door" not in told + str(error.value)
+    assert erased(votes, annotator="cleo").alike == []
+
+
 class Cut(Exception):
     pass
 
