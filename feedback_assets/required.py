@@ -74,6 +74,13 @@ def required_checks(stage: Stage, section: Section, monitoring: Monitoring) -> d
         "no source, batch, category, guideline version or origin lost all its rows, unless the policy expects it",
         {"type": "loss_by_group", "lost_share": monitoring.limits.lost_share, "allowed": allowed},
     )
+    heavy = monitoring.limits.heavy_loss
+    required["heavy_loss_by_group"] = Required(
+        False,
+        f"no source, batch, category, guideline version or origin lost {heavy:.0%} of its rows or more, beyond what "
+        "all others lost, unless the policy expects it",
+        {"type": "heavy_loss_by_group", "lost_share": heavy, "allowed": allowed},
+    )
     required["drift"] = Required(
         "transformation" in monitoring.gating,
         f"against the input no column moved beyond a PSI of {monitoring.limits.psi} and beyond chance, and no category "

@@ -4,7 +4,7 @@ The numbers come in as plain values; how they were computed is no matter here.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from feedback_assets.checks.result import CheckResult, Kind, Status
@@ -172,6 +172,8 @@ def loss_check(
     losses: Sequence[Mapping[str, Any]],
     limit: float = 1.0,
     *,
+    name: str = "loss_by_group",
+    telling: Collection[str] | None = None,
     allowed: Mapping[tuple[str, str], str] | None = None,
     because: Mapping[str, str] | None = None,
     blocking: bool = True,
@@ -182,6 +184,8 @@ def loss_check(
     Args:
         losses: plain values of each group: `column`, `value`, `rows`, `lost`.
         limit: the share, above 0.
+        name: name of the check.
+        telling: the groups, as `column=value`, that lost more than chance explains; default: all.
         allowed: reasons for expected losses by (column, value).
         because: what took the rows, by `column=value`, for the sentence.
         blocking: whether a failure holds the materialization back.
@@ -189,9 +193,14 @@ def loss_check(
     """
     reasons = {f"{column}={value}": why for (column, value), why in sorted((allowed or {}).items())}
     groups = [{**loss, "group": f"{loss['column']}={loss['value']}"} for loss in losses if loss["rows"]]
-    beyond = [loss for loss in groups if loss["lost"] >= limit * loss["rows"]]
+    beyond = [
+        loss
+        for loss in groups
+        if loss["lost"] >= limit * loss["rows"] and (telling is None or loss["group"] in telling)
+    ]
     broken = [loss for loss in beyond if loss["group"] not in reasons]
-    how_much = "all" if limit >= 1 else f"{limit:.0%} or more"
+    how_much = "all of its rows" if limit >= 1 else f"{limit:.0%} or more of its rows"
+    how_much += "" if telling is None else ", beyond what all others lost"
     if broken:
         why = {group: f" ({reason})" for group, reason in (because or {}).items()}
         named = [
@@ -202,15 +211,15 @@ def loss_check(
         sentence = f"{'; '.join(named)}{more}; if this is meant, name it under monitoring.allowed_losses"
     else:
         but = f", but for {len(beyond)} that the policy allows" if beyond else ""
-        sentence = f"{len(groups)} groups, none lost {how_much} of its rows{but}"
+        sentence = f"{len(groups)} groups, none lost {how_much}{but}"
     return CheckResult(
-        name="loss_by_group",
+        name=name,
         passed=not broken,
         blocking=blocking,
         status="failed" if broken else "passed",
         kind="loss",
         meaning=sentence,
-        definition={"type": "loss_by_group", "lost_share": limit, "allowed": reasons},
+        definition={"type": name, "lost_share": limit, "allowed": reasons},
         observed={
             "groups": len(groups),
             "beyond": {_shown(loss, quotes): [loss["lost"], loss["rows"]] for loss in broken[:50]},

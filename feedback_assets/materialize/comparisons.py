@@ -253,18 +253,11 @@ def takers(
     before: pl.LazyFrame,
     fates: pl.DataFrame,
     losses: Sequence[GroupLoss],
-    allowed: Mapping[tuple[str, str], str],
 ) -> dict[str, str]:
-    """By `column=value`, for the first groups that lost too much: which rule took how many of their rows."""
-    limit = compared.monitoring.limits.lost_share
-    broken = [
-        loss
-        for loss in losses
-        if loss.rows and loss.lost >= limit * loss.rows and (loss.column, loss.value) not in allowed
-    ]
+    """By `column=value`, for the first of `losses`: which rule took how many of their rows."""
     found = {}
     gone = fates.lazy().filter(pl.col("fate").is_in(LOST))
-    for loss in broken[:EXPLAINED]:
+    for loss in losses[:EXPLAINED]:
         group = compared.columns[loss.column]
         rows = before if group.applies is None else before.filter(group.applies.fill_null(value=False))
         theirs = rows.filter(group.value.cast(pl.String).fill_null(NULL) == loss.value).select("row_id").unique()

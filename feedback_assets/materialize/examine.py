@@ -29,7 +29,7 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import Policy
 from feedback_assets.required import REGISTRIES, Required, baseline_name
 from feedback_assets.signal.comparisons import ColumnDrift
-from feedback_assets.signal.losses import LOST, loss_by_annotator, loss_by_group
+from feedback_assets.signal.losses import LOST, heavy_losses, loss_by_annotator, loss_by_group
 from feedback_assets.signal.monitor import distribution, effective_sample_size, identity_changes
 from feedback_assets.signal.section import Monitoring
 from feedback_assets.snapshots.snapshot import Snapshot, scan
@@ -185,16 +185,25 @@ def _signals(
         ]
         found["identities"] = [_nameless(change.as_json()) for change in identity_changes(before.profile, seen)]
         results.append(drifts_check("drift", found["drift"], against="input"))
-        allowed = monitoring.allowed(stage.name)
-        results.append(
+        allowed, limits = monitoring.allowed(stage.name), monitoring.limits
+        limit, heavy = limits.lost_share, heavy_losses(losses, limits.heavy_loss)
+        beyond = [loss for loss in losses if loss.rows and loss.lost >= limit * loss.rows]
+        told = [loss for loss in dict.fromkeys((*beyond, *heavy)) if (loss.column, loss.value) not in allowed]
+        because = takers(compared, rows, fates, told)
+        groups = [loss.as_json() for loss in losses]
+        results += [
+            loss_check(groups, limit, allowed=allowed, because=because, quotes=quoting),
             loss_check(
-                [loss.as_json() for loss in losses],
-                monitoring.limits.lost_share,
+                groups,
+                limits.heavy_loss,
+                name="heavy_loss_by_group",
+                telling={f"{loss.column}={loss.value}" for loss in heavy},
                 allowed=allowed,
-                because=takers(compared, rows, fates, losses, allowed),
+                because=because,
+                blocking=False,
                 quotes=quoting,
-            )
-        )
+            ),
+        ]
     chances = [entry.drift.psi_chance for entry in drifts if entry.drift and entry.drift.psi_chance is not None]
     held = baseline(
         project, compared, held=release, decided=(*examined.decided, *chances) if release else (), since=examined.since

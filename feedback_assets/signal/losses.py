@@ -1,4 +1,4 @@
-"""What a stage lost, by group: a group that is emptied, and annotators who lost more than the overall rate explains."""
+"""What a stage lost, by group: one that is emptied, or of which much more went than of all others; and by annotator."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ LOST = ("dropped", "merged", "quarantined")
 """Fates that take a row out of the signal. A redelivered or superseded row stands in it as another delivery."""
 LOSS_COLUMNS = ("source", "batch", "category", "guideline_version", "guideline", "origin")
 """Groups that no stage may empty unless the policy says so."""
+LEAST_OF_ROWS = 0.01
+"""A group with less of the rows is not asked whether it lost much."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,28 @@ def loss_by_group(before: Profile, lost: Profile | None, columns: Sequence[str] 
         gone = named(lost, column, nulls=True) if lost is not None else {}
         there = sorted(named(before, column, nulls=True).items())
         found.extend(GroupLoss(column, value, rows, gone.get(value, 0)) for value, rows in there)
+    return found
+
+
+def heavy_losses(losses: Sequence[GroupLoss], share: float) -> list[GroupLoss]:
+    """Groups that lost this share of their rows or more, and more than the rate of all others of their column explains.
+
+    One-sided binomial test, allowing for the number of groups of the column (Bonferroni). Groups of less than 1 % of
+    the rows are left out, and so is one that has no others beside it.
+    """
+    found = []
+    for column in dict.fromkeys(loss.column for loss in losses):
+        mine = [loss for loss in losses if loss.column == column]
+        rows, gone = sum(loss.rows for loss in mine), sum(loss.lost for loss in mine)
+        for loss in mine:
+            if loss.share < share or loss.rows < LEAST_OF_ROWS * rows or loss.rows == rows:
+                continue
+            from scipy.special import bdtrc
+
+            others = (gone - loss.lost) / (rows - loss.rows)
+            chance = float(bdtrc(loss.lost - 1, loss.rows, others))
+            if chance * len(mine) <= FALSE_DISCOVERIES:
+                found.append(loss)
     return found
 
 

@@ -24,9 +24,18 @@ class Limits(Section):
     psi: float = Field(default=0.25, gt=0, description="beyond this PSI, and beyond chance, a column has moved")
     psi_warn: float = Field(default=0.1, gt=0, description="beyond this PSI, and beyond chance, a warning")
     share_kept: float = Field(
-        default=0.6, ge=0, lt=1, description="a category that keeps this part of its share or less has moved"
+        default=0.6,
+        ge=0,
+        lt=1,
+        description="a category that keeps this part of its share or less has moved, a group that keeps this part of "
+        "its rows, where the others keep more, has lost much",
     )
     lost_share: float = Field(default=1.0, gt=0, le=1, description="a group that loses this share or more is reported")
+
+    @property
+    def heavy_loss(self) -> float:
+        """The share of its rows that a group loses where it keeps `share_kept` of them."""
+        return round(1 - self.share_kept, 9)
 
     @model_validator(mode="after")
     def _ordered(self) -> "Limits":

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,26 @@ def test_a_category_halved_by_deduplication_is_named_with_the_rule_that_did_it(p
     said = failed(commits)["deduplicated/drift"]
     assert "`category=coding` went from " in said
     assert "rule `resubmission` v1 merged away " in said
+
+
+def test_a_large_category_of_which_deduplication_takes_half_is_a_warning_that_names_it_and_what_took_it(plant):
+    for number in range(BATCHES):
+        lines = [json.loads(line) for line in (plant.folder / f"pairs-{number}.jsonl").read_text().splitlines()]
+        again = [line | {"id": f"{line['id']}-again"} for line in lines if line["category"] == "chat"]
+        plant.write(f"pairs-{number}", lines + again)
+    commits, made, _ = plant.run()
+    assert made is not None
+    assert "heavy_loss_by_group" not in commits["deduplicated"].failed
+    said = failed(commits)
+    assert set(said) == {"deduplicated/heavy_loss_by_group"}
+    chat = said["deduplicated/heavy_loss_by_group"]
+    assert re.match(
+        r"category=chat lost (\d+) of (1,\d+) rows \(rule `resubmission` v1 merged away \1\); if this is meant", chat
+    )
+    plant.policy["monitoring"] = {
+        "allowed_losses": [{"column": "category", "value": "chat", "stage": "deduplicated", "reason": "sent twice"}]
+    }
+    assert failed(plant.run()[0]) == {}
 
 
 def test_a_factor_and_a_target_that_move_a_column_are_named(plant):

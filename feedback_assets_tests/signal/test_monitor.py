@@ -14,7 +14,7 @@ from feedback_assets.record import SCHEMA
 from feedback_assets.signal.clusters import size_in
 from feedback_assets.signal.columns import MONITORED, signal_of
 from feedback_assets.signal.comparisons import Sizes, baseline_drift, drift_between
-from feedback_assets.signal.losses import LOST, loss_by_annotator, loss_by_group
+from feedback_assets.signal.losses import LOST, GroupLoss, heavy_losses, loss_by_annotator, loss_by_group
 from feedback_assets.signal.monitor import distribution, effective_sample_size, identity_changes
 from feedback_assets.signal.profile import merged
 from feedback_assets.signal.section import AllowedLoss, Limits, Monitoring
@@ -260,6 +260,22 @@ def test_a_source_that_a_stage_empties_is_named_however_small():
     assert found["source", "small"].emptied
     assert (found["source", "big"].rows, found["source", "big"].lost) == (99, 0)
     assert found["category", "(null)"].rows == 100
+
+
+@pytest.mark.parametrize(
+    ("lost", "others", "said"),
+    [
+        ((20, 40), (0, 60), True),
+        ((19, 40), (0, 60), False),  # not so much
+        ((20, 40), (30, 60), False),  # as all others
+        ((20, 40), (26, 60), False),  # not beyond chance
+        ((1, 2), (0, 400), False),  # too few to speak of
+        ((40, 40), (0, 0), False),  # there are no others
+    ],
+)
+def test_a_group_that_lost_much_of_its_rows_is_said_where_all_others_do_not_explain_it(lost, others, said):
+    here, beside = (GroupLoss("category", name, rows, n) for name, (n, rows) in (("a", lost), ("b", others)))
+    assert heavy_losses([here, beside, GroupLoss("source", "s", 100, 60)], 0.5) == ([here] if said else [])
 
 
 def test_where_nothing_is_lost_every_group_lost_nothing():
