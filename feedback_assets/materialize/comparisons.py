@@ -35,6 +35,8 @@ from feedback_assets.stages.reweighted import ReweightedSection
 
 NOTHING = {NULL: 1.0}
 """The distribution of a column that has no value in any row."""
+Said = tuple[str, Mapping[str, tuple[float | None, str | None]], Mapping[str, str]]
+"""Of a stage by column: the PSI against the baseline, and a value that fell; and what moved it against the input."""
 EXPLAINED = 6
 """As many columns are explained, those that moved most; a cause shows in several."""
 
@@ -188,7 +190,7 @@ def baseline(
     *,
     held: bool,
     decided: Sequence[float],
-    since: Sequence[tuple[str, Mapping[str, float | None]]],
+    since: Sequence[Said],
 ) -> list[ColumnDrift]:
     """Against what is expected.
 
@@ -197,7 +199,7 @@ def baseline(
         compared: the signal.
         held: whether a check decides on it.
         decided: the chances of what was decided before, among which these decisions stand.
-        since: the PSI against the same baseline by column, of each stage before this one.
+        since: what each stage before this one said, against the same baseline.
     """
     monitoring = compared.monitoring
     expected = {**approved(project), **monitoring.expect}
@@ -212,18 +214,17 @@ def baseline(
     found = adjusted([replace(entry, held=held) for entry in found], decided)
     if not held:
         return found
-    limit = monitoring.limits.psi
     explained = _explained(found, lambda entry: _by_segment(compared, entry), quotes=compared.quotes, expected=True)
-    first = {
-        entry.name: next((asset for asset, psis in since if (psis.get(entry.name) or 0.0) > limit), None)
-        for entry in explained
-    }
-    return [
-        replace(entry, because=f"{entry.because}; so since `{first[entry.name]}`")
-        if entry.because and first[entry.name]
-        else entry
-        for entry in explained
-    ]
+    return [replace(entry, because=entry.because and entry.because + _since(entry, since)) for entry in explained]
+
+
+def _since(entry: ColumnDrift, since: Sequence[Said]) -> str:
+    """The first stage at which it stood so, with what that stage did to the column, if it did."""
+    for asset, against, because in since:
+        psi, fallen = against.get(entry.name, (None, None))
+        if (psi or 0.0) > entry.limits.psi or (fallen is not None and fallen == entry.fallen):
+            return f"; so since `{asset}`" + (f": {because[entry.name]}" if entry.name in because else "")
+    return ""
 
 
 def approved(project: Project) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from feedback_assets.code_version import code_digest
 from feedback_assets.digests import canonical_json, digest
 from feedback_assets.materialize.comparisons import (
     Compared,
+    Said,
     Side,
     baseline,
     may_quote,
@@ -45,8 +46,7 @@ DIGITS = 9  # floats are rounded before they are digested: the last bits differ 
 class Examined:
     """A snapshot beside what it was made from: `before` is the upstream stage's, None at the start of the graph.
 
-    For a release `decided` holds the chances of all that was decided behind it, and `since` the PSI against the
-    baseline of each stage behind it, by column.
+    For a release `decided` holds the chances of all that was decided behind it, and `since` what was said behind it.
     """
 
     stage: Stage
@@ -55,7 +55,7 @@ class Examined:
     weight_before: str | None
     after: Snapshot
     decided: tuple[float, ...] = ()
-    since: tuple[tuple[str, Mapping[str, float | None]], ...] = ()
+    since: tuple[Said, ...] = ()
 
     @property
     def versions(self) -> list[str]:

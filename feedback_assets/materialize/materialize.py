@@ -311,7 +311,11 @@ def _behind(project: Project, inputs: Mapping[str, Commit]) -> dict[str, Any]:
     return {
         "decided": tuple(d["psi_chance"] for d in decisions_of(contents) if "psi_chance" in d),
         "since": tuple(
-            (name, {entry["column"]: entry.get("psi") for entry in content.get("baseline", ())})
+            (
+                name,
+                {entry["column"]: (entry.get("psi"), entry["fallen"]) for entry in content.get("baseline", ())},
+                {entry["column"]: entry["because"] for entry in content.get("drift", ()) if entry["because"]},
+            )
             for name, content in contents
         ),
     }

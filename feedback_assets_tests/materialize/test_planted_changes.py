@@ -164,6 +164,23 @@ def test_a_mapping_that_turns_1_into_10_breaks_the_baseline_of_an_approved_relea
     assert [entry["column"] for entry in moved] == ["score"]
 
 
+@pytest.mark.parametrize(("chars", "so"), [(140, "a value kept 60 % of its share or less"), (155, "beyond the limit")])
+def test_a_failed_baseline_names_the_stage_and_the_rule_that_did_it(plant, chars, so):
+    _, approved, _ = plant.run()
+    plant.policy["monitoring"] = {"baseline": {"release": approved.id}}
+    rule = {"id": "short-text", "version": 2, "reason": "says little"}
+    rule["drop_when"] = f"category = 'writing' AND response_a_chars < {chars}"
+    plant.policy["filtered"]["rules"].append(rule)
+    commits, made, _ = plant.run()
+    assert made is None
+    said = failed(commits)["training_set/baseline__category"]
+    assert so in said
+    (lost,) = (loss for loss in commits["filtered"].content["losses"] if loss["value"] == "writing")
+    assert re.search(r": `category=writing` is [\d.]+ %, expected 19.2 %;", said)
+    assert "; so since `filtered`: `category=writing` went from 19.2 % to " in said
+    assert said.endswith(f"; rule `short-text` v2 removed {100 * lost['share']:.0f} % of it.")
+
+
 def test_a_mapping_that_turns_every_label_leads_the_report_though_no_baseline_is_declared(plant):
     shown = PAIRS | {"shown_order": "'ab'"}
     plant.policy["ingested"]["sources"][0]["columns"] = shown
