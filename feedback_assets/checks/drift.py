@@ -21,10 +21,7 @@ def limit_check(
     *,
     what: str,
     kind: Kind = "drift",
-    critical: float | None = None,
     blocking: bool = False,
-    definition: Mapping[str, Any] | None = None,
-    observed: Mapping[str, Any] | None = None,
 ) -> CheckResult:
     """Hold one number against its upper limit.
 
@@ -34,19 +31,11 @@ def limit_check(
         limit: the largest value that passes.
         what: what the number is, for the sentence, e.g. "PSI of category against the input".
         kind: kind of the check.
-        critical: what chance alone reaches at this sample size. Above the limit, nothing can be told: inconclusive.
         blocking: whether a failure holds the materialization back.
-        definition: what else defines the check, beside the limit.
-        observed: what else was seen.
     """
     status: Status
     if value is None or not math.isfinite(value):
         status, sentence = "error", f"{what} could not be computed."
-    elif critical is not None and not critical <= limit:
-        status = "inconclusive"
-        sentence = (
-            f"{what} is {value:.3g}, but chance alone gives up to {critical:.3g} here: too few rows for {limit:g}."
-        )
     elif value <= limit:
         status, sentence = "passed", f"{what} is {value:.3g}, within the limit of {limit:g}."
     else:
@@ -58,8 +47,8 @@ def limit_check(
         status=status,
         kind=kind,
         meaning=sentence,
-        definition={"type": kind, **(definition or {}), "limit": limit},
-        observed={**(observed or {}), "value": value, "critical": critical},
+        definition={"type": kind, "limit": limit},
+        observed={"value": value},
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_assets.materialize.commit import Commit
+from feedback_assets.provenance.at_a_glance import led
 
 SHOWN = (
     *("column", "source", "batch", "verdict", "psi", "kl", "kl_reversed", "js", "ks", "ks_location"),
@@ -21,7 +22,7 @@ def tables(commit: Commit) -> dict[str, list[dict[str, Any]]]:
         "drift_against_baseline": commit.content["baseline"],
         "drift_against_previous": previous,
     }
-    return {name: _shown(_led(entries)) for name, entries in compared.items() if entries}
+    return {name: _shown(led(entries)) for name, entries in compared.items() if entries}
 
 
 def numbers(commit: Commit) -> dict[str, float]:
@@ -39,11 +40,6 @@ def numbers(commit: Commit) -> dict[str, float]:
             if isinstance(value, float) and math.isfinite(value):
                 found[name] = max(value, found.get(name, 0.0))
     return found
-
-
-def _led(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    order = {"error": 0, "moved": 1, "inconclusive": 2, "stable": 3}
-    return sorted(entries, key=lambda entry: (order[entry["verdict"]], -(entry.get("psi") or 0.0), entry["column"]))
 
 
 def _shown(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def is_flow(content: Mapping[str, Any]) -> bool:
 
 
 def led(drifts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Drifts, those that could not be computed and those that moved first."""
+    """Drifts, those that could not be computed and those that moved first, then those that are a warning."""
     order = {"error": 0, "moved": 1, "inconclusive": 3, "stable": 4}
     return sorted(
         drifts,

@@ -1,11 +1,16 @@
 """What the UI shows of the batches."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import yaml
 from dagster_project import dagster, latest, start
+
+from feedback_assets.materialize.commit import Commits
+from feedback_assets.orchestration.drift_metadata import tables
+from feedback_assets.snapshots.store import LocalStore
 
 
 def test_the_table_of_batches_says_what_became_of_each_and_what_waits(sample: Path) -> None:
@@ -47,6 +52,19 @@ def test_the_ui_shows_what_a_stage_did_in_place_and_leads_to_the_report(sample_r
     assert report.is_relative_to(sample_run)
     assert report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert report.with_name("manifest.json").exists()
+
+
+def test_the_table_of_a_comparison_leads_with_what_moved_then_with_warnings(sample_run: Path) -> None:
+    commit = Commits(LocalStore(sample_run / "store")).latest("reweighted")
+    assert commit is not None
+    names = {"category": "inconclusive", "kind": "stable", "outcome": "moved", "source": "stable"}
+    drift = [
+        {**entry, "verdict": names[entry["column"]], "warning": entry["column"] == "kind", "psi": 0.3}
+        for entry in commit.content["drift"]
+        if entry["column"] in names
+    ]
+    told = tables(replace(commit, content={**commit.content, "drift": drift}))["drift_against_input"]
+    assert [entry["column"] for entry in told] == ["outcome", "kind", "category", "source"]
 
 
 def test_a_check_has_its_value_and_its_limit_as_numbers_over_time(sample_run: Path, sample: Path) -> None:
