@@ -39,6 +39,7 @@ MENDS = {
     "no-such-sheet": "correct `sheet` of the source",
     "not-convertible": "correct the expression, or its `format` or `unit`",
     "other-encoding": "convert the file to UTF-8",
+    "other-format": "convert the file, or give it the ending of what it is",
     "outside-scale": "correct score_min and score_max, or the expression",
     "outside-vocabulary": "translate the value with CASE … WHEN … THEN",
     "ragged-row": "fields and header differ in number: check the delimiter",

@@ -125,8 +125,8 @@ def _careful(data: bytes, truncated: bool, path: Path, source: str, batch: str, 
     try:
         header = next(reader, [])
     except csv.Error as error:
-        said = f": {one_line(str(error))}"
-        raise Unreadable(f"{path}: the first line must name the columns", shown=said, shown_value=said) from None
+        value, said = "the first line must name the columns", f": {one_line(str(error))}"
+        raise Unreadable(f"{path}: {value}", "no-header", value=value, shown=said, shown_value=said) from None
     if not any(header) or not broken.isdisjoint(range(1, reader.line_num + 1)):
         is_not = "is empty" if not any(header) else what_it_may_be(b"\n".join(lines[: reader.line_num]))
         value = f"the header {is_not}"

@@ -29,7 +29,8 @@ def entries(raw: Raw, source: Source, file: BatchFile) -> Raw:
     frame, malformed = raw.frame, [raw.malformed]
     taken = [name for name in ((EACH, POSITION) if source.each else (POSITION,)) if name in frame.columns]
     if taken:
-        raise Unreadable(f"{file.path}: the column name {taken[0]} is ours; rename it")
+        value = f"the column name {taken[0]} is ours"
+        raise Unreadable(f"{file.path}: {value}; rename it", value=value)
     if not source.each:
         frame = frame.with_columns(pl.lit(1, pl.Int64).alias(POSITION))
     else:

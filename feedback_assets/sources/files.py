@@ -17,7 +17,7 @@ from feedback_assets.digests import digest, file_digest
 from feedback_assets.errors import FeedbackError
 from feedback_assets.expressions import columns_of
 from feedback_assets.sources.delimited import read_csv
-from feedback_assets.sources.dialect import head
+from feedback_assets.sources.dialect import head, refuse_other
 from feedback_assets.sources.encoding import refuse_wide
 from feedback_assets.sources.json_document import read_json
 from feedback_assets.sources.jsonl import read_jsonl
@@ -161,8 +161,10 @@ def first_line(error: BaseException) -> str:
 
 
 def _read(file: BatchFile, source: Source, format_: Format) -> Raw:
-    if format_ in ("jsonl", "json", "csv"):
-        refuse_wide(head(file.path), file.path)
+    if format_ in ("jsonl", "json", "csv", "xlsx"):
+        first = head(file.path)
+        refuse_other(first, file.path, format_)
+        refuse_wide(first, file.path)
     if format_ == "jsonl":
         return read_jsonl(file.path, source.name, file.name, read=_read_by(source), most=source.max_bytes)
     if format_ == "json":

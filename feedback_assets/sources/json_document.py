@@ -27,17 +27,18 @@ def read_json(path: Path, source: str, batch: str, *, read: Collection[str], mos
     data, truncated = content(path, most)
     text = data.decode(errors="surrogateescape")
     if truncated:
-        raise Unreadable(f"{path}: the gzip breaks off, and with it the JSON document; deliver it again")
+        value = "the gzip breaks off, and with it the JSON document; deliver it again"
+        raise Unreadable(f"{path}: {value}", value=value)
     try:
         elements = [text[start:end] for start, end in _elements(text)]
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and text.lstrip(" \t\r\n").startswith("{"):
             return read_jsonl(path, source, batch, read=read, most=most)
-        raise Unreadable(
-            f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}; deliver the whole document again"
-        ) from None
+        value = f"{error.lineno}:{error.colno}: not valid JSON: {error.msg}; deliver the whole document again"
+        raise Unreadable(f"{path}:{value}", value=value) from None
     except RecursionError:
-        raise Unreadable(f"{path}: not valid JSON: nested too deeply") from None
+        value = "not valid JSON: nested too deeply"
+        raise Unreadable(f"{path}: {value}", value=value) from None
     # A newline inside JSON text is escaped: what stands there as such is layout.
     lines = [element.replace("\n", " ").replace("\r", " ") for element in elements]
     return read_objects("\n".join(lines).encode(errors="surrogateescape"), path, source, batch, read)

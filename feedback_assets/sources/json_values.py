@@ -85,6 +85,7 @@ def lines_of(source: Path | bytes) -> pl.DataFrame:
             ends = np.append(ends, len(piece))
         starts = np.append(0, ends[:-1] + 1)
         colons = np.flatnonzero(signs == _COLON)
+        colons = colons[colons > len('{"')]
         quotes = colons - 1
         quotes = np.where(signs[quotes] == _SPACE, quotes - 1, quotes)
         keys = colons[(signs[quotes] == _QUOTE) & (signs[quotes - 1] != _BACKSLASH)]

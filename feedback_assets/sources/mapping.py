@@ -76,7 +76,7 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
     if raw.frame.columns == [LINE] and not raw.frame.height:
         return Mapped(no_records(), raw.malformed)
     raw = entries(raw, source, file)
-    if not raw.frame.height:
+    if not raw.frame.height and raw.malformed.height:
         return Mapped(no_records(), raw.malformed.sort("line", "position"))
     mappings = {name: source.columns[name] for name in FROM_SOURCE if name in source.columns}
     mappings = fitting(mappings, raw.frame.schema)
@@ -84,6 +84,8 @@ def map_records(raw: Raw, source: Source, file: BatchFile) -> Mapped:
         mappings["batch"] = ColumnMapping(expr=source.batch)
     for name, mapping in mappings.items():
         _check_columns(name, mapping, raw.frame.columns, source, file)
+    if not raw.frame.height:
+        return Mapped(no_records(), raw.malformed)
     read = {LINE, POSITION}.union(*(columns_of(text) for text in source.each or ()))
     read = read.union(*(columns_of(mapping.expr) for mapping in mappings.values()), source.of_annotators())
     made = None if raw.pseudonyms.issuperset(source.of_annotators()) else pseudonyms(source.name, source)

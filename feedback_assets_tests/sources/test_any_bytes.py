@@ -108,6 +108,7 @@ def test_a_valid_file_with_cuts_and_splices_is_read_or_refused_in_one_line(writt
 @example(data=b"PK\x03\x04")
 @example(data=b"PAR1PAR1")
 @example(data=b"ARROW1\0\0")
+@example(data=b":")
 def test_random_bytes_are_read_or_refused_in_one_line(written, data):
     folder, name, _ = written
     try:

@@ -336,6 +336,58 @@ def test_an_encoding_of_several_bytes_a_sign_is_named_with_what_mends_it(tmp_pat
     assert error.value.reason == "other-encoding"
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("x.csv", b"PK\x03\x04", "a zip archive or a spreadsheet, not csv"),
+        ("x.jsonl", b"PK\x03\x04", "a zip archive or a spreadsheet, not jsonl"),
+        ("x.jsonl.gz", gzip.compress(gzip.compress(b"{}")), "packed twice, not jsonl"),
+        ("x.json", b"BZh91AY&SY", "packed with bzip2, not json"),
+        ("x.csv", b"PAR1\x15\x04", "Parquet, not csv"),
+        ("x.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office file, or one with a password, not xlsx"),
+        ("x.csv", b"SQLite format 3\0" + b"\0" * 99, "a SQLite database, not csv"),
+    ],
+)
+def test_a_file_of_another_format_than_its_name_says_so(tmp_path, name, data, what):
+    with pytest.raises(Unreadable, match=f"this is {what}; convert it") as error:
+        taken(tmp_path, name, data)
+    assert error.value.reason == "other-format"
+
+
+@pytest.mark.parametrize("data", [b'{"error": "the token has expired"}\n', b"<html></html>", b"id,p,a,b\n"])
+def test_one_line_that_names_no_column_of_the_mapping_is_no_table_without_rows(tmp_path, data):
+    with pytest.raises(Unreadable, match="reads column") as error:
+        taken(tmp_path, "x.csv", data)
+    assert error.value.reason == "missing-column"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("x.csv", b'"a"b,c\n1,2\n'),
+        ("x.csv", b"\n1,2\n"),
+        ("x.csv", b"a\xff\n1\n"),
+        ("x.csv", b"PK\x03\x04"),
+        ("x.csv", "a\n1\n".encode("utf-16")),
+        ("x.json", b'[{"a": 1'),
+        ("x.json", b"[" * 5_000),
+        ("x.json.gz", gzip.compress(b"[1]")[:-6]),
+        ("x.jsonl", b'[\n{"a": 1}\n]'),
+        ("x.jsonl", b'{"__position": 1}'),
+        ("x.jsonl", b'{"__line": 1}'),
+        ("x.jsonl", b'{"other": 1}'),
+        ("x.parquet", b"PAR1"),
+        ("x.arrow", b"ARROW1"),
+        ("x.xlsx", b"PK\x03\x04"),
+    ],
+)
+def test_what_quarantine_says_of_a_file_does_not_depend_on_where_it_lies(tmp_path, name, data):
+    with pytest.raises(Unreadable) as error:
+        taken(tmp_path, name, data)
+    assert tmp_path.name not in error.value.value
+    assert error.value.value
+
+
 def test_a_line_that_may_be_of_windows_1252_says_so_and_what_mends_it(tmp_path):
     hint = "may be Windows-1252; convert it: iconv -f WINDOWS-1252 -t UTF-8"
     cafe, privet = "Café\u00a0– «no»".encode("cp1252"), "привет".encode("cp1251")
