@@ -173,7 +173,7 @@ def _read(file: BatchFile, source: Source, format_: Format) -> Raw:
         delimiter = source.delimiter or ("\t" if file.name.lower().endswith((".tsv", ".tsv.gz")) else ",")
         return read_csv(file.path, source.name, file.name, delimiter=delimiter, most=source.max_bytes)
     if format_ == "xlsx":
-        return read_xlsx(file.path, source.name, file.name, source.sheet, most=source.max_bytes)
+        return read_xlsx(file.path, source.name, file.name, source.sheet, read=_read_by(source), most=source.max_bytes)
     if source.in_database:
         return _read_window(file, source)
     frame = _read_arrow(file.path) if format_ == "arrow" else _read_parquet(file.path)

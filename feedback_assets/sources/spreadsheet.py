@@ -4,7 +4,7 @@ import logging
 import posixpath
 import re
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +14,7 @@ from feedback_assets.sources.quarantine import excerpt, quarantined
 from feedback_assets.sources.raw import (
     EXACT,
     NOT_CONVERTIBLE,
+    NOT_TEXT,
     WHOLE_FILE,
     Raw,
     Unreadable,
@@ -26,23 +27,34 @@ from feedback_assets.sources.raw import (
 _ROW = re.compile(rb'<(?:\w+:)?row\b[^>]*?\br="(\d+)"')
 _PLACE = re.compile(rb"""\br\s*=\s*["']([A-Za-z]*)([0-9]+)["']""")
 _CELL_BYTES = 32  # what the reader needs for each cell between the first and the last, empty ones included
+_FORMULA = rb"(?:<(?:\w+:)?f\b[^>]*/>|<(?:\w+:)?f\b[^>]*>[^<]*</[^>]*>)"
 _LONG = re.compile(
-    rb"<(?:\w+:)?c\b([^>]*)>(?:<(?:\w+:)?f\b[^>]*/>|<(?:\w+:)?f\b[^>]*>[^<]*</[^>]*>)?"
+    rb"<(?:\w+:)?c\b([^>]*)>" + _FORMULA + rb"?"
     rb"<(?:\w+:)?v\b[^>]*>\s*(-?(?:\d{16,}(?:\.\d*)?|\d\.?\d*[eE]\+?\d{2,3}))\s*<"
 )
 """A cell with a number that may lie beyond EXACT: its attributes and the number."""
+_TYPED = re.compile(
+    rb"""<(?:\w+:)?c\b([^>]*\bt\s*=\s*["']([eb])["'][^>]*)>""" + _FORMULA + rb"?<(?:\w+:)?v\b[^>]*>([^<]*)<"
+)
+"""A cell with an error or a truth value: its attributes, which of them, and the value."""
+_NOT_COMPUTED = re.compile(
+    rb"<(?:\w+:)?c\b([^>]*)>" + _FORMULA + rb"(?:<(?:\w+:)?v\b[^>]*(?:/>|></[^>]*>))?</(?:\w+:)?c>"
+)
+"""A cell with a formula and without its value, as other programs than spreadsheets write it: its attributes."""
+_OF_TEXT = re.compile(rb"""\bt\s*=\s*["']str["']""")
 _OTHER_TYPE = re.compile(rb"""\bt\s*=\s*["'](?!n["'])""")
 _WHOLE_ROW = re.compile(rb"<(?:\w+:)?row\b.*?</(?:\w+:)?row>", re.DOTALL)
 NOT_READ = "sheet-not-read"
 _VALUE = re.compile(rb"<(?:\w+:)?(?:v|is)\b[^/>]*>")
 
 
-def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, most: int) -> Raw:
+def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, read: Collection[str], most: int) -> Raw:
     """Read one sheet, the first if none is named; `__line` is the row as the spreadsheet numbers it.
 
     Quarantined: blank rows, also those at the end which readers leave out ("blank-row"); a row with a number of more
-    digits than a spreadsheet keeps, where its column has text, too ("not-convertible"); and, if no sheet is named, each
-    other one that has rows ("sheet-not-read").
+    digits than a spreadsheet keeps, where its column has text, too, or in the columns `read` with an error such as #N/A
+    or a formula without its value ("not-convertible"); and, if no sheet is named, each other one that has rows
+    ("sheet-not-read"). Truth values beside text are in `not_text`.
 
     Raises:
         Unreadable: it is no spreadsheet, has no such sheet, or unpacks to more than `most` bytes.
@@ -69,7 +81,8 @@ def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, most: i
         held = book.load_sheet(name, schema_sample_rows=None) if header else None
         frame = pl.DataFrame(held) if held is not None else pl.DataFrame()
         columns = held.available_columns() if held is not None else []
-        texts = {info.absolute_index + 1 for info in columns if frame.schema.get(info.name) == pl.String}
+        names = {info.absolute_index + 1: info.name for info in columns}
+        texts = {place: name for place, name in names.items() if frame.schema.get(name) == pl.String}
     except Unreadable:
         raise
     except Exception as error:  # zip, XML and the reader raise anything at a damaged book
@@ -79,17 +92,20 @@ def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, most: i
     tail = pl.int_range(header + 1 + frame.height, last + 1, dtype=pl.Int64, eager=True)
     blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series() if frame.width else rows.is_null()
     frame = frame.with_columns(pl.col(_whole(frame)).cast(pl.Int64))
-    inexact = _inexact(xml, texts)
+    wanting = {place for place, name in names.items() if name in read}
+    lost = {row: value for row, value in {**_wanting(xml, wanting), **_inexact(xml, texts)}.items() if row > header}
+    truths = [(row, [texts[place]], True) for row, place in _truths(xml) if place in texts and row > header]
     in_quarantine = [
         quarantined(source, batch, pl.concat([rows.filter(blank), tail]), "blank-row"),
-        quarantined(source, batch, list(inexact), NOT_CONVERTIBLE).with_columns(_values(inexact.values())),
+        quarantined(source, batch, list(lost), NOT_CONVERTIBLE).with_columns(_values(lost.values())),
         quarantined(source, batch, [WHOLE_FILE] * len(unread), NOT_READ).with_columns(
             pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias("position"),
             _values(f"sheet {other!r} has {count:,} rows; name it with `sheet`" for other, count in unread.items()),
         ),
     ]
-    usable = numbered(frame, rows, path).filter(~blank & ~rows.is_in(list(inexact)))
-    return Raw(usable, pl.concat(in_quarantine).sort("line", "position"))
+    usable = numbered(frame, rows, path).filter(~blank & ~rows.is_in(list(lost)))
+    not_text = pl.DataFrame(truths, schema=NOT_TEXT, orient="row")
+    return Raw(usable, pl.concat(in_quarantine).sort("line", "position"), not_text=not_text)
 
 
 def _values(values: Iterable[str]) -> pl.Expr:
@@ -104,6 +120,21 @@ def _inexact(xml: bytes, texts: Collection[int]) -> dict[int, str]:
         if place and _column(place[1]) in texts and not _OTHER_TYPE.search(attributes) and abs(float(digits)) > EXACT:
             found.setdefault(int(place[2]), digits.decode())
     return dict(sorted(found.items()))
+
+
+def _wanting(xml: bytes, columns: Collection[int]) -> dict[int, str]:
+    """Rows in which one of some columns has an error, or a formula without its value: readers make null of both."""
+    found = [(attributes, value.decode()) for attributes, kind, value in _TYPED.findall(xml) if kind == b"e"]
+    found += [(some, "a formula without its value") for some in _NOT_COMPUTED.findall(xml) if not _OF_TEXT.search(some)]
+    placed = [(_PLACE.search(attributes), value) for attributes, value in found]
+    return {int(place[2]): value for place, value in placed if place and _column(place[1]) in columns}
+
+
+def _truths(xml: bytes) -> Iterator[tuple[int, int]]:
+    """Row and column of each truth value."""
+    for attributes, kind, _ in _TYPED.findall(xml):
+        if kind == b"b" and (place := _PLACE.search(attributes)):
+            yield int(place[2]), _column(place[1])
 
 
 def _whole(frame: pl.DataFrame) -> list[str]:

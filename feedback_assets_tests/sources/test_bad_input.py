@@ -467,6 +467,29 @@ def test_a_cell_that_lies_far_out_ends_no_process(tmp_path):
     assert error.value.reason == "too-large"
 
 
+def test_an_error_in_a_cell_a_formula_without_a_value_and_a_truth_value_become_no_null_and_no_text(tmp_path):
+    error, formula, truth = b't="e"><v>#N/A</v>', b'><f>"x"&amp;"y"</f><v/>', b't="b"><v>1</v>'
+    empty, computed = b't="str"><f>""</f><v></v>', b't="str"><f>A1</f><v>b</v>'
+    rows = [
+        ["id", "p", "a", "b", "w", "other"],
+        ["r2", "q", "yes", "no", "a", error],
+        ["r3", error, "yes", "no", "a", "x"],
+        ["r4", "q", formula, "no", "a", formula],
+        ["r5", "q", "yes", "no", computed, empty],
+        ["r6", "q", truth, "no", "a", truth],
+        ["r7", "q", b't="e"><f>1/0</f><v>#DIV/0!</v>', "no", "a", "x"],
+    ]
+    spreadsheet(tmp_path / "x.xlsx", dict(enumerate(rows, 1)))
+    kept, bad = taken(tmp_path, "x.xlsx", (tmp_path / "x.xlsx").read_bytes())
+    assert kept == [("r2", 2), ("r5", 5)]
+    assert bad == [
+        (3, "not-convertible", None, "#N/A"),
+        (4, "not-convertible", None, "a formula without its value"),
+        (6, "not-convertible", "response_a", None),
+        (7, "not-convertible", None, "#DIV/0!"),
+    ]
+
+
 def test_an_error_is_one_line_whatever_columns_are_called(tmp_path):
     with pytest.raises(Unreadable) as error:
         taken(tmp_path, "x.csv", b'"a\n' + b"b" * 100_000 + b'",c\n1,2\n')

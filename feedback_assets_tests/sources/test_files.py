@@ -248,7 +248,10 @@ def test_every_jsonl_line_is_a_record_or_quarantined_or_blank(tmp_path_factory, 
 
 
 def spreadsheet(path, rows, **others):
-    """A minimal xlsx: {row number: [values]}; an empty list is a row without values. `others` are more sheets."""
+    """A minimal xlsx: {row number: [values]}; an empty list is a row without values. `others` are more sheets.
+
+    Bytes are what stands in a cell's XML after its place.
+    """
     sheets = {"votes": rows, **others}
     cells = {
         name: "".join(
@@ -295,6 +298,8 @@ def _cell(row, at, value):
     reference = f"{'ABCDEF'[at]}{row}"
     if value is None:
         return f'<c r="{reference}"/>'
+    if isinstance(value, bytes):
+        return f'<c r="{reference}" {value.decode()}</c>'
     if isinstance(value, str):
         return f'<c r="{reference}" t="inlineStr"><is><t>{value}</t></is></c>'
     return f'<c r="{reference}"><v>{value}</v></c>'
