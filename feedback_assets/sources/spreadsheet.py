@@ -45,6 +45,8 @@ _OF_TEXT = re.compile(rb"""\bt\s*=\s*["']str["']""")
 _OTHER_TYPE = re.compile(rb"""\bt\s*=\s*["'](?!n["'])""")
 _WHOLE_ROW = re.compile(rb"<(?:\w+:)?row\b.*?</(?:\w+:)?row>", re.DOTALL)
 NOT_READ = "sheet-not-read"
+Cell = tuple[int, int, str]
+"""Row, column and what is said of it."""
 _VALUE = re.compile(rb"<(?:\w+:)?(?:v|is)\b[^/>]*>")
 
 
@@ -93,8 +95,10 @@ def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, read: C
     blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series() if frame.width else rows.is_null()
     frame = frame.with_columns(pl.col(_whole(frame)).cast(pl.Int64))
     wanting = {place for place, name in names.items() if name in read}
-    lost = {row: value for row, value in {**_wanting(xml, wanting), **_inexact(xml, texts)}.items() if row > header}
-    truths = [(row, [texts[place]], True) for row, place in _truths(xml) if place in texts and row > header]
+    errors, truths = _typed(xml)
+    lost = {row: value for row, place, value in (*errors, *_not_computed(xml)) if place in wanting and row > header}
+    lost |= _inexact(xml, texts)
+    made_text = [(row, [texts[place]], True) for row, place, _ in truths if place in texts and row > header]
     in_quarantine = [
         quarantined(source, batch, pl.concat([rows.filter(blank), tail]), "blank-row"),
         quarantined(source, batch, list(lost), NOT_CONVERTIBLE).with_columns(_values(lost.values())),
@@ -104,7 +108,7 @@ def read_xlsx(path: Path, source: str, batch: str, sheet: str | None, *, read: C
         ),
     ]
     usable = numbered(frame, rows, path).filter(~blank & ~rows.is_in(list(lost)))
-    not_text = pl.DataFrame(truths, schema=NOT_TEXT, orient="row")
+    not_text = pl.DataFrame(made_text, schema=NOT_TEXT, orient="row")
     return Raw(usable, pl.concat(in_quarantine).sort("line", "position"), not_text=not_text)
 
 
@@ -122,19 +126,21 @@ def _inexact(xml: bytes, texts: Collection[int]) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def _wanting(xml: bytes, columns: Collection[int]) -> dict[int, str]:
-    """Rows in which one of some columns has an error, or a formula without its value: readers make null of both."""
-    found = [(attributes, value.decode()) for attributes, kind, value in _TYPED.findall(xml) if kind == b"e"]
-    found += [(some, "a formula without its value") for some in _NOT_COMPUTED.findall(xml) if not _OF_TEXT.search(some)]
-    placed = [(_PLACE.search(attributes), value) for attributes, value in found]
-    return {int(place[2]): value for place, value in placed if place and _column(place[1]) in columns}
+def _typed(xml: bytes) -> tuple[list[Cell], list[Cell]]:
+    """The cells with an error, which readers make null, and those with a truth value."""
+    found: dict[bytes, list[Cell]] = {b"e": [], b"b": []}
+    for attributes, kind, value in _TYPED.findall(xml):
+        if place := _PLACE.search(attributes):
+            found[kind].append((int(place[2]), _column(place[1]), value.decode()))
+    return found[b"e"], found[b"b"]
 
 
-def _truths(xml: bytes) -> Iterator[tuple[int, int]]:
-    """Row and column of each truth value."""
-    for attributes, kind, _ in _TYPED.findall(xml):
-        if kind == b"b" and (place := _PLACE.search(attributes)):
-            yield int(place[2]), _column(place[1])
+def _not_computed(xml: bytes) -> Iterator[Cell]:
+    """The cells with a formula and without its value, which readers make null."""
+    for attributes in _NOT_COMPUTED.findall(xml):
+        place = _PLACE.search(attributes)
+        if place and not _OF_TEXT.search(attributes):
+            yield int(place[2]), _column(place[1]), "a formula without its value"
 
 
 def _whole(frame: pl.DataFrame) -> list[str]:
