@@ -135,6 +135,7 @@ def _why_transformed(
         pl.col("rule").alias("_rule"),
         pl.col("rule_version").alias("_version"),
         pl.col("copies").alias("_copies"),
+        pl.coalesce("into", "row_id").alias("_cluster"),
     )
     came = before.rows.join(told, on="row_id", how="left")
     if before.weight is not None:

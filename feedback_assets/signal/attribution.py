@@ -18,6 +18,8 @@ from feedback_assets.signal.profile import Watched
 
 SEGMENTS = ("source", "batch", "annotator_id", "category", "guideline_version", "guideline", "origin")
 """Columns by which rows are told apart to say where a change fell; `origin` is that of the chosen response."""
+CLUSTER = "cluster"
+"""Of merged rows: the row that stands for them."""
 REMOVED = {"dropped": "removed", "merged": "merged away", "quarantined": "put in quarantine"}
 TELLING = 0.2
 """A segment is named if it holds this much more of what was removed than of what was there."""
@@ -117,7 +119,8 @@ def by_fate(rows: pl.DataFrame, drift: Drift, moved: Moved) -> Cause | None:
     """Which rule moved it, by what became of the rows.
 
     Args:
-        rows: the rows that came in, as `with_cells` gives them, with `_fate`, `_rule`, `_version`.
+        rows: the rows that came in, as `with_cells` gives them, with `_fate`, `_rule`, `_version` and `_cluster` (its
+            row_id, or that of the row it was merged into).
         drift: the drift, input against output.
         moved: the cell.
     """
@@ -138,7 +141,8 @@ def by_fate(rows: pl.DataFrame, drift: Drift, moved: Moved) -> Cause | None:
     if lost.is_empty():
         return None
     what = f"{REMOVED[fate]} {lost.height / max(there.height, 1):.0%} of {'all others' if grew else 'it'}"
-    return Cause("rule", rule or fate, version, what.replace("%", " %"), without, *_segment(there, lost))
+    segments = [*SEGMENTS, *([f"_{CLUSTER}"] if fate == "merged" else [])]
+    return Cause("rule", rule or fate, version, what.replace("%", " %"), without, *_segment(there, lost, segments))
 
 
 def by_factor(rows: pl.DataFrame, drift: Drift, moved: Moved, factors: Mapping[str, tuple[str, int]]) -> Cause | None:
@@ -223,15 +227,16 @@ def _groups(rows: pl.DataFrame, by: list[str]) -> list[tuple[tuple[Any, ...], pl
     return sorted(rows.partition_by(by, as_dict=True).items(), key=lambda entry: str(entry[0]))
 
 
-def _segment(there: pl.DataFrame, lost: pl.DataFrame) -> tuple[str | None, float | None]:
+def _segment(there: pl.DataFrame, lost: pl.DataFrame, columns: Sequence[str]) -> tuple[str | None, float | None]:
     """The segment that holds more of `lost` than of `there`, and its share of what was lost."""
     found = []
-    for column in (name for name in SEGMENTS if name in there.columns):
+    for column in (name for name in columns if name in there.columns):
         was, now = (
             frame.group_by(column).agg((pl.len() / max(frame.height, 1)).alias("share")) for frame in (there, lost)
         )
-        for value, share, before in now.join(was, on=column).drop_nulls(column).iter_rows():
-            found.append((share - before, share, f"{column}={value}"))
+        most = now.drop_nulls(column).sort("share", column, descending=[True, False]).head(MOST_VALUES)
+        for value, share, before in most.join(was, on=column).iter_rows():
+            found.append((share - before, share, f"{column.removeprefix('_')}={value}"))
     if not found:
         return None, None
     more, share, name = max(found)

@@ -23,7 +23,7 @@ SHORTEST_KEY = 16
 """Characters of a key; a shorter one could be tried out."""
 _CHOSEN = ("kind", "label", "gold", "shown_order", "annotator_kind", "split", "anchor")
 """Record columns of few fixed values: they can be decided by an annotator's id without holding it."""
-_VOCABULARY = ("source", "batch", "kind", "outcome", "position_win", "chosen_longer")
+_VOCABULARY = ("source", "batch", "kind", "outcome", "position_win", "chosen_longer", "cluster")
 """Columns whose values the product or the policy gave, and no source."""
 
 _NO_VALUE = ("(null)", "(other)")

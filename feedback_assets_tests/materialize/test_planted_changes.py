@@ -5,6 +5,7 @@ import random
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 
@@ -17,6 +18,7 @@ from feedback_assets.provenance.at_a_glance import since_previous
 from feedback_assets.provenance.questions import questions
 from feedback_assets.provenance.release import Release, release
 from feedback_assets.provenance.report import report, told
+from feedback_assets.snapshots.snapshot import scan
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "ledge"]
 BATCHES, EACH = 3, 400
@@ -89,6 +91,10 @@ class Plant:
     def write(self, name: str, lines: list[dict]) -> None:
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (self.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+    def table(self, commit: Commit, name: str) -> pl.DataFrame:
+        project = Project.open(self.folder / "policy.yaml", self.folder / "store")
+        return scan(project.store, commit.snapshot.tables[name]).collect()
 
     def run(self) -> tuple[dict[str, Commit], Release | None, str]:
         """Commits by stage, the release if there is one, and why the gate refused if it did."""
@@ -241,6 +247,18 @@ def test_a_category_halved_by_deduplication_is_named_with_the_rule_that_did_it(p
     said = failed(commits)["deduplicated/drift"]
     assert "`category=coding` went from " in said
     assert "rule `resubmission` v1 merged away " in said
+
+
+def test_what_was_said_again_and_again_is_named_by_the_row_that_stands_for_it(plant):
+    lines = [plant.pair(f"c{i}", category="coding") | {"who": f"w{i % 60}"} for i in range(60)]
+    same = lines[0] | {"who": "w7"}
+    plant.write("pairs-3", lines + [same | {"id": f"same-{n}"} for n in range(200)])
+    commits, _, _ = plant.run()
+    said = failed(commits)["deduplicated/drift"]
+    fates = plant.table(commits["deduplicated"], "fates")
+    (into,) = fates.filter(pl.col("fate") == "merged").get_column("into").unique()
+    assert "; rule `resubmission` v1 merged away " in said
+    assert said.endswith(f" % of it, 100 % of that from `cluster={into}`")
 
 
 def test_a_large_category_of_which_deduplication_takes_half_is_a_warning_that_names_it_and_what_took_it(plant):
