@@ -15,7 +15,9 @@ ONLY_CHECKED = ("max_quarantined_share", "lost_batches")
 """Keys of `ingested` that decide whether a release is made, and not what is in it."""
 ABOUT = frozenset(["version", "reason"])
 """Keys of a rule that say something of it, and not what it does."""
-IN_FORCE = ("effective_from", "effective_to", "supersedes")
+NAMED = ("conversions", "rules", "factors", "targets", "retracted", "sources", "exports")
+"""Keys of a section that hold a list of what has a name."""
+IN_FORCE = ("effective_from", "effective_to", "supersedes", "change")
 """Keys of a guideline that say when, and after which, it is in force."""
 READ = frozenset(["text", "note"])
 """Keys of a guideline that people read."""
@@ -251,7 +253,7 @@ def _told(versions: Mapping[str, Sequence[Difference]], side: str) -> Any:
 def _of_policy(unlike: Difference) -> Change:
     stage, *keys = unlike.path[1:]
     named = f"{stage}." + ".".join(keys)
-    if len(keys) > 1 and keys[0] in ("rules", "factors", "targets", "retracted", "sources", "exports"):
+    if len(keys) > 1 and keys[0] in NAMED:
         named = f"{stage}.{keys[0]}/{'.'.join(keys[1:])}"
     return Change(named if keys else stage, "policy", stage, unlike.before, unlike.after, _at(unlike))
 

@@ -176,6 +176,17 @@ def _recipe(factor: dict[str, Any], code: str) -> Recipe:
     return Recipe({}, [], {"reweighted": {"factors": [factor]}}, {"reweighted": code}, {"reweighted": code}, {})
 
 
+def test_a_pair_is_owed_to_the_conversion_that_made_it() -> None:
+    def converted(least: float) -> Recipe:
+        conversion = {"id": "by-score", "version": 1, "reason": "why", "least_margin": least}
+        rules = [{"id": "fast", "version": 1, "reason": "why", "drop_when": str(least)}]
+        return Recipe({}, [], {"converted": {"conversions": [conversion]}, "filtered": {"rules": rules}}, {}, {}, {})
+
+    found = changes(converted(0.1), converted(0.2))
+    assert [change.id for change in found] == ["converted.conversions/by-score", "filtered.rules/fast"]
+    assert cause_of("converted", "by-score", found) == "converted.conversions/by-score"
+
+
 @pytest.mark.parametrize(
     ("factor", "code", "cause"),
     [
