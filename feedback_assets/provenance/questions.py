@@ -148,9 +148,9 @@ def _distribution(content: Any) -> dict[str, Any]:
             "expected": expected.get(name),
             "actual": content["distribution"].get(name),
             "verdict": held["verdict"] if held else NOTHING_EXPECTED,
-            "psi": held["psi"] if held else None,
-            "kl": held["kl"] if held else None,
-            "ks": held["ks"] if held else None,
+            "psi": held.get("psi") if held else None,
+            "kl": held.get("kl") if held else None,
+            "ks": held.get("ks") if held else None,
         }
     # Of names there is no distribution to expect: the first answer says which guidelines they are.
     undeclared = [

@@ -163,6 +163,12 @@ def _too_few(content: dict[str, Any], circumstances: dict[str, Any]) -> None:
     content["commits"]["training_set"]["baseline"][0]["verdict"] = "inconclusive"
 
 
+def _not_computed(content: dict[str, Any], circumstances: dict[str, Any]) -> None:
+    held = content["commits"]["training_set"]["baseline"]
+    told = ("column", "kind", "warning", "held", "because", "fallen", "adjusted", "clusters", "limits")
+    held[0] = {key: held[0][key] for key in told} | {"verdict": "error", "problem": "the data has it numeric"}
+
+
 def _unpinned(content: dict[str, Any], circumstances: dict[str, Any]) -> None:
     circumstances["commits"]["filtered"]["environment"]["polars"] = "unknown"
 
@@ -173,6 +179,7 @@ def _unpinned(content: dict[str, Any], circumstances: dict[str, Any]) -> None:
         (_unguided, "annotations", "guideline unknown: none in force by date, and none declared"),
         (_undeclared, "distribution", "nobody declared what language should look like"),
         (_too_few, "distribution", "category: there is too little data to tell"),
+        (_not_computed, "distribution", "category: it could not be computed"),
         (_unpinned, "transformations", "filtered: the version of polars is not known"),
     ],
 )
