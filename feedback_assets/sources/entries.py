@@ -92,7 +92,8 @@ def type_of(text: str, schema: pl.Schema) -> pl.DataType | None:
     """The type that an expression gives over such columns; None if it gives none."""
     try:
         # A schema alone does not tell that a function refuses a type; run on no rows it does.
-        return pl.DataFrame(schema=schema).select(expression(text).alias("")).schema[""]
+        read = {name: schema[name] for name in columns_of(text) if name in schema}
+        return pl.DataFrame(schema=read).select(expression(text).alias("")).schema[""]
     except pl.exceptions.PolarsError:
         return None
 
