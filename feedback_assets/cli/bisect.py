@@ -26,7 +26,7 @@ def searching(*, quiet: bool) -> Iterator[Callable[[Trial], None] | None]:
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     tried: list[Trial] = []
     with console.status("rebuilding both releases") as status:
 

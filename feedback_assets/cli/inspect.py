@@ -74,11 +74,9 @@ def show_inspected(found: dict[str, Any]) -> None:
     """For the terminal: the section can be copied as it stands."""
     out = open_console()
     of = "" if Path(found["file"]).name == found["looked_at"] else f", of which {found['looked_at']} was looked at"
-    out.print(
-        f"{found['file']}{of}: {found['format']}, {found['rows']:,} rows", style="bold", soft_wrap=True, markup=False
-    )
+    out.print(f"{found['file']}{of}: {found['format']}, {found['rows']:,} rows", style="bold", soft_wrap=True)
     known = f"this is the preset {found['preset']}" if found["preset"] else "no preset fits: by names and values"
-    out.print(f"Proposed, {known}. Check each line, fill in what is open:\n", markup=False)
+    out.print(f"Proposed, {known}. Check each line, fill in what is open:\n")
     for line in found["section"].splitlines():
         code, sign, comment = line.partition(" # ") if not line.lstrip().startswith("#") else ("", "", line)
         out.print(Text(code).append(sign + comment, style="yellow"), soft_wrap=True)

@@ -63,7 +63,7 @@ def verify_store(
 def _show_verified(found: Verified) -> None:
     console = open_console()
     for damage in found.damages[:SHOWN]:
-        console.print(damage.sentence(), style="red", soft_wrap=True, markup=False)
+        console.print(damage.sentence(), style="red", soft_wrap=True)
     if len(found.damages) > SHOWN:
         console.print(f"and {len(found.damages) - SHOWN:,} more; --json lists all", style="red")
     console.print(f"{found.objects:,} objects, {size(found.bytes)}: {'damaged' if found.damages else 'whole'}")
@@ -117,7 +117,7 @@ def _show_erased(request: Request, plan: Plan, *, do: bool) -> None:
     console = open_console()
     if plan.continued:
         console.print("an erasure that was interrupted is done now")
-    console.print(f"{request.said()}: {len(plan.row_ids):,} records", style="bold", markup=False, soft_wrap=True)
+    console.print(f"{request.said()}: {len(plan.row_ids):,} records", style="bold", soft_wrap=True)
     if plan.changes:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in ("erased from" if do else "would be erased from", "files", "rows", "size"):
@@ -161,7 +161,7 @@ def _listed(console: Console, what: str, entries: list[str]) -> None:
     if entries:
         console.print(f"{what}:", soft_wrap=True)
     for entry in entries[:SHOWN]:
-        console.print(f"  {entry}", soft_wrap=True, markup=False)
+        console.print(f"  {entry}", soft_wrap=True)
     if len(entries) > SHOWN:
         console.print(f"  and {len(entries) - SHOWN:,} more; --json lists all")
 

@@ -130,7 +130,6 @@ def show_quarantine(found: dict[str, Any], *, everything: bool) -> None:
         f"({found['share']:.2%}{allowed})",
         style="bold" if found["batch"] or found["share"] <= found["limit"] else "bold red",
         soft_wrap=True,
-        markup=False,
     )
     by_reason: dict[str, list[dict[str, Any]]] = {}
     for row in found["rows"]:

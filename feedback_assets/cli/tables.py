@@ -26,8 +26,8 @@ if TYPE_CHECKING:  # Dagster takes a second and more; what only reads a store or
 
 
 def open_console() -> Console:
-    """The terminal; what is piped is 120 columns wide."""
-    console = Console(highlight=False)
+    """The terminal; what is piped is 120 columns wide. What people called things is shown as it is."""
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 120
     return console
@@ -142,7 +142,7 @@ def show_run(project: Project, ran: "Ran", *, sample: bool) -> None:
         for notice in notices(project, ran.commits["ingested"]):
             console.print(f"notice    ingested: {notice}", style="yellow", soft_wrap=True)
     for said in since_previous({name: commit.circumstances for name, commit in ran.commits.items()}):
-        console.print(f"notice    {said}", style="yellow", soft_wrap=True, markup=False)
+        console.print(f"notice    {said}", style="yellow", soft_wrap=True)
     if ran.release is not None:
         console.print(f"release   {ran.release.id}", style="bold", soft_wrap=True)
         console.print(
@@ -406,4 +406,4 @@ def show_example(example: dict[str, Any]) -> None:
         console.print("  which guideline its annotator had is not known", style="yellow")
         return
     console.print(f"\nguideline {guideline['version']} of {guideline['task']}  ({guideline['file']})", style="bold")
-    console.print(guideline["text"].strip(), markup=False)
+    console.print(guideline["text"].strip())

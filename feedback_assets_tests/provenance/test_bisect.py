@@ -132,6 +132,9 @@ def test_on_the_command_line(project: Path, monkeypatch: pytest.MonkeyPatch, cap
     told = json.loads(out)
     assert (code, told["found"], told["builds"]) == (1, [], 2)
     assert told["candidates"] == [BATCH, GUIDELINE, RULE]
+    (project / "mine.py").write_text("def m(frame): return frame.height\n")
+    monkeypatch.syspath_prepend(str(project))
+    assert call(monkeypatch, capfd, *words, "--metric", "mine:m")[1].startswith("mine:m: ")  # and no picture of an m
     code, out, err = call(monkeypatch, capfd, *words, "--metric", "SUM(nowhere)")
     assert (code, out) == (2, "")
     assert err.startswith("feedback-assets: --metric SUM(nowhere): ")
