@@ -211,7 +211,7 @@ def _check_tree(text: str, *, aggregates: bool = False) -> None:
         if not (_sees_one_row(node) or (aggregates and _sees_all_rows(node))):
             raise ValueError(
                 f"{type(node).__name__.lower()} is refused: an expression has columns, literals, operators, "
-                "CASE, CAST, IN (…), LIKE, BETWEEN and functions of one row"
+                f"CASE, CAST, IN (…), LIKE, BETWEEN and functions of one row{' and of all' if aggregates else ''}"
             )
 
 
@@ -233,7 +233,9 @@ def _sees_one_row(node: Any) -> bool:
 def _sees_all_rows(node: Any) -> bool:
     from sqlglot import exp
 
-    return isinstance(node, (exp.AggFunc, exp.Star)) and not isinstance(node.args.get("this"), exp.Distinct)
+    if isinstance(node, exp.Distinct):  # Polars takes SUM(DISTINCT x) for another thing than SQL does
+        return isinstance(node.parent, exp.Count) and len(node.expressions) == 1
+    return isinstance(node, (exp.AggFunc, exp.Star))
 
 
 def _compile(text: str) -> pl.Expr:

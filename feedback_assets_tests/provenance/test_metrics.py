@@ -44,6 +44,8 @@ FRAME = pl.LazyFrame(ROWS, infer_schema_length=None).with_columns(
         ("AVG(response_a_chars)", 8.5),
         ("SUM(CASE WHEN category = 'x' THEN training_weight ELSE 0 END) / SUM(training_weight)", 0.4),
         ("COUNT(*)", 4.0),
+        ("COUNT(DISTINCT response_b_chars)", 1.0),
+        ("COUNT(*) / COUNT(DISTINCT annotator_id)", 2.0),
     ],
 )
 def test_a_metric_has_its_known_value(name: str, value: float) -> None:
@@ -80,6 +82,8 @@ def test_a_function_of_ones_own_is_called_with_the_frame(tmp_path: Path, monkeyp
         ("json:dumps", "TypeError"),
         ("SUM(nowhere)", "nowhere"),
         ("training_weight", "a value a row"),
+        ("SUM(DISTINCT training_weight)", "distinct is refused"),
+        ("COUNT(DISTINCT category, kind)", "distinct is refused"),
         ("'much'", "not a number"),
         ("(SELECT 1)", "SELECT is refused"),
         ("SUM(training_weight) OVER (PARTITION BY kind)", "OVER is refused"),
