@@ -19,7 +19,7 @@ from feedback_assets.sources.entries import entries, fitting
 from feedback_assets.sources.files import BatchFile, first_line
 from feedback_assets.sources.leftover import folded, leftover
 from feedback_assets.sources.privacy import Pseudonyms, pseudonymised, pseudonyms
-from feedback_assets.sources.quarantine import QUARANTINE, excerpt, quarantined
+from feedback_assets.sources.quarantine import EXCERPT, QUARANTINE, excerpt, quarantined
 from feedback_assets.sources.raw import (
     EXTRA,
     LINE,
@@ -31,7 +31,6 @@ from feedback_assets.sources.raw import (
     Unreadable,
     bad_lines,
     listed,
-    one_line,
 )
 from feedback_assets.sources.source import ColumnMapping, Source, format_of
 
@@ -236,7 +235,7 @@ def _check_columns(name: str, mapping: ColumnMapping, columns: list[str], source
     for column in columns_of(mapping.expr):
         if column not in columns:
             close = get_close_matches(column, own[:_TRIED], n=1)
-            hint = f"; did you mean {one_line(close[0])!r}?" if close else ""
+            hint = f"; did you mean {close[0][:EXCERPT]!r}?" if close else ""  # blanks of a name are to be seen
             raise Unreadable(
                 f"{_key(name, source)}: reads column {column!r} which {file.path} does not have",
                 MISSING_COLUMN,

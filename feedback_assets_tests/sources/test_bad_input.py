@@ -354,6 +354,11 @@ def test_a_file_of_another_format_than_its_name_says_so(tmp_path, name, data, wh
     assert error.value.reason == "other-format"
 
 
+def test_a_name_that_has_blanks_in_the_file_is_shown_with_them(tmp_path):
+    with pytest.raises(Unreadable, match=r"reads column 'id' which .* does not have; did you mean ' id '"):
+        taken(tmp_path, "x.csv", b" id , p , a , b , w \nr1,q,yes,no,a\n")
+
+
 @pytest.mark.parametrize("data", [b'{"error": "the token has expired"}\n', b"<html></html>", b"id,p,a,b\n"])
 def test_one_line_that_names_no_column_of_the_mapping_is_no_table_without_rows(tmp_path, data):
     with pytest.raises(Unreadable, match="reads column") as error:
