@@ -2,7 +2,7 @@
 
 import json
 from codecs import BOM_UTF8
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from feedback_assets.sources.raw import (
     EXACT,
     EXTRA,
     LINE,
+    SLICE,
     Raw,
     Unreadable,
     bad_lines,
@@ -26,7 +27,8 @@ from feedback_assets.sources.raw import (
     numbered,
 )
 
-_NO_KEY = "\x01"
+_NOTHING = pl.Schema({"\x01": pl.String()})
+"""Where every line is {}, or no key is read, there is no column, yet a record each."""
 
 
 def read_jsonl(path: Path, source: str, batch: str, *, read: Collection[str], most: int) -> Raw:
@@ -62,11 +64,12 @@ def read_objects(
     parsed = _inferred(good, lines, read)
     if parsed is None:
         data = good if isinstance(good, bytes) else good.read_bytes()
+        tried = _Tried(data, lines)
         rows = range(lines.height)
-        starts, ends = lines.get_column("start"), lines.get_column("end")
-        bad = bad_lines(rows, rows, lambda some: _are_objects(data[starts[some[0]] : ends[some[-1]]], len(some)))
+        bad = bad_lines(rows, rows, tried.are_objects)
         good, lines = only(data, lines.filter(~pl.int_range(pl.len()).is_in(bad))) if bad else (data, lines)
-        parsed = _inferred(good, lines, read) or _parsed(good, lines, schema_of_lines(texts(good, lines)), read)
+        parsed = _inferred(good, lines, read, tried)
+        parsed = parsed or _parsed(good, lines, schema_of_lines(texts(good, lines)), read)
     if parsed is None:
         raise pl.exceptions.SchemaError("its objects have no common schema, not even with text")
     frame, extra, looked = parsed
@@ -119,34 +122,67 @@ def _without(frame: pl.DataFrame, found: Seen, source: str, batch: str) -> Raw:
     return Raw(rest, pl.concat(bad).sort("line"), not_text=found.not_text(lines))
 
 
-def _are_objects(data: bytes, count: int) -> bool:
-    """Whether each of `count` lines is one JSON object in UTF-8."""
+class _Tried:
+    """Tries whether lines are objects, and keeps their frames in case that the schema of the first is that of all."""
+
+    def __init__(self, data: bytes, lines: pl.DataFrame) -> None:
+        self.data, self.starts, self.ends = data, lines.get_column("start"), lines.get_column("end")
+        schema = _schema(self._bytes(range(SLICE)[: lines.height])) if lines.height else None
+        self.schema = schema if schema and leaves(schema) <= WIDE else None
+        self.frames: dict[int, pl.DataFrame] = {}
+
+    def are_objects(self, some: Sequence[int]) -> bool:
+        """Whether each of consecutive lines is one JSON object in UTF-8."""
+        data, count = self._bytes(some), len(some)
+        frame = None if self.schema is None else _rows(data, self.schema, count)
+        if frame is not None:
+            self.frames[some[0]] = frame
+            return True
+        good = _rows(data, _NOTHING, count) is not None
+        self.schema = None if good else self.schema
+        return good
+
+    def frame(self, schema: pl.Schema) -> pl.DataFrame | None:
+        """The good lines by a schema, if that is how they were tried."""
+        same = schema == self.schema and self.frames
+        return pl.concat([frame for _, frame in sorted(self.frames.items())], rechunk=True) if same else None
+
+    def _bytes(self, some: Sequence[int]) -> bytes:
+        return self.data[self.starts[some[0]] : self.ends[some[-1]]]
+
+
+def _rows(data: bytes, schema: pl.Schema, count: int) -> pl.DataFrame | None:
+    """What Polars makes of `count` lines; None if they are not as many objects."""
     try:
-        return pl.read_ndjson(data, schema={_NO_KEY: pl.String}).height == count
+        frame = pl.read_ndjson(data, schema=schema)
     except pl.exceptions.PolarsError:
-        return False
+        return None
+    return frame if frame.height == count else None
 
 
 Parsed = tuple[pl.DataFrame, pl.Series | None, Seen]
 """The frame of some lines, `__extra` beside it where keys are very many, and what was seen of its rows."""
 
 
-def _inferred(file: Path | bytes, lines: pl.DataFrame, read: Collection[str]) -> Parsed | None:
+def _inferred(
+    file: Path | bytes, lines: pl.DataFrame, read: Collection[str], tried: _Tried | None = None
+) -> Parsed | None:
     """Parse lines by the schema that Polars finds; None if it finds none, and as `_parsed`."""
     if not lines.height:
         return pl.DataFrame(), None, Seen()
     schema = _schema(file)
-    return None if schema is None else _parsed(file, lines, schema, read)
+    return None if schema is None else _parsed(file, lines, schema, read, tried and tried.frame(schema))
 
 
-def _parsed(file: Path | bytes, lines: pl.DataFrame, schema: pl.Schema, read: Collection[str]) -> Parsed | None:
+def _parsed(
+    file: Path | bytes, lines: pl.DataFrame, schema: pl.Schema, read: Collection[str], frame: pl.DataFrame | None = None
+) -> Parsed | None:
     """Parse the lines of which a file consists by a schema; None if it does not fit, or one is not one object."""
     wide = leaves(schema) > WIDE
     if wide:
         schema = pl.Schema({name: dtype for name, dtype in schema.items() if name in read})
     try:
-        # where every line is {}, or no key is read: no column, yet a record each
-        frame = _exactly(file, schema or pl.Schema({_NO_KEY: pl.String()}))
+        frame = _exactly(file, schema or _NOTHING, frame)
     except pl.exceptions.PolarsError:
         return None
     if not wide:
@@ -161,9 +197,9 @@ def _parsed(file: Path | bytes, lines: pl.DataFrame, schema: pl.Schema, read: Co
     return frame, pl.Series(EXTRA, [as_text(json.loads(line), read) for line in rest], pl.String), found
 
 
-def _exactly(file: Path | bytes, schema: pl.Schema) -> pl.DataFrame:
+def _exactly(file: Path | bytes, schema: pl.Schema, frame: pl.DataFrame | None) -> pl.DataFrame:
     """The frame, in which a column of floats is text if a whole number in it might have lost digits."""
-    frame = pl.scan_ndjson(file, schema=schema).collect()
+    frame = pl.scan_ndjson(file, schema=schema).collect() if frame is None else frame
     most = frame.select(cs.float().abs().max())
     inexact = [name for name in most.columns if (most.item(0, name) or 0) > EXACT]
     if not inexact:
