@@ -2,9 +2,10 @@
 
     .venv/bin/python -m feedback_assets_tests.benchmarks.malformed_lines
 
-They are cut in half, evenly spread, or the last ones of all: that they are there is then seen last. Each measurement is
-a process of its own, in seconds of user CPU and of wall clock; the ratio is of medians, the limit on user CPU, as the
-machine may be shared. Beside it stands the file without bad lines: finding them must be paid by files that have any.
+They are cut in half, evenly spread, or the last ones of all, where it is seen last that there are any; or they have a
+comma too many, which their ends do not tell. Each measurement is a process of its own, in seconds of user CPU and of
+wall clock; the ratio is of medians, the limit on user CPU, as the machine may be shared. Beside it stands the file
+without bad lines: finding them must be paid by files that have any.
 """
 
 import json
@@ -15,21 +16,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 LINES, CHARS, BAD, TIMES = 200_000, 2_500, 20, 5
 LIMIT = 5
-NONE, SPREAD, LAST = "none", "spread", "last"
+NONE, SPREAD, LAST, COMMA = "none", "spread", "last", "comma"
 
 
 def write(folder: Path) -> dict[str, Path]:
-    """The same lines three times: all of them good, with `BAD` that are evenly spread, and with the last `BAD` bad."""
+    """The same lines four times: all of them good, and with `BAD` bad ones of each kind."""
     chance = random.Random(0)
     words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 9))) for _ in range(5_000)]
     texts = [" ".join(chance.choices(words, k=CHARS // 18)) for _ in range(2_000)]
     every = LINES // BAD
-    paths = {where: folder / f"{where}.jsonl" for where in (NONE, SPREAD, LAST)}
-    with paths[NONE].open("w") as none, paths[SPREAD].open("w") as spread, paths[LAST].open("w") as last:
+    paths = {kind: folder / f"{kind}.jsonl" for kind in (NONE, SPREAD, LAST, COMMA)}
+    with ExitStack() as stack:
+        none, spread, last, comma = (stack.enter_context(path.open("w")) for path in paths.values())
         for number in range(LINES):
             prompt, left, right = chance.choices(texts, k=3)
             record = {
@@ -42,10 +45,11 @@ def write(folder: Path) -> dict[str, Path]:
                 "seconds": number % 90 / 7,
             }
             line = json.dumps(record)
-            half = line[: len(line) // 2]
+            half, here, late = line[: len(line) // 2], number % every == every // 2, number >= LINES - BAD
             none.write(line + "\n")
-            spread.write((half if number % every == every // 2 else line) + "\n")
-            last.write((half if number >= LINES - BAD else line) + "\n")
+            spread.write((half if here else line) + "\n")
+            last.write((half if late else line) + "\n")
+            comma.write((line[:-1] + ",}" if late else line) + "\n")
     return paths
 
 
@@ -87,9 +91,9 @@ def main() -> None:
         [statistics.median(clock) for clock in zip(*case, strict=True)] for case in zip(*rounds, strict=True)
     ]
     print(f"plain read            {plain[0]:.2f} s user CPU, {plain[1]:.2f} s wall clock")
-    for where, given in zip(paths, ours, strict=True):
+    for kind, given in zip(paths, ours, strict=True):
         user, wall = (one / least for one, least in zip(given, plain, strict=True))
-        print(f"malformed: {where:<10} {user:.2f} times the user CPU, {wall:.2f} times the wall clock")
+        print(f"malformed: {kind:<10} {user:.2f} times the user CPU, {wall:.2f} times the wall clock")
     sys.exit(int(max(given[0] for given in ours) > LIMIT * plain[0]))
 
 
