@@ -31,6 +31,7 @@ from feedback_assets.threads import each
 
 MISSING = "missing"
 AT_A_TIME = 64
+_OF_A_RELEASE = {"id", "made_at", "run_id", "manifest"}
 """Files that are read before progress is told."""
 
 
@@ -181,6 +182,8 @@ class _Verifier:
                 told = {name: value for name, value in entry.items() if name != "digest"}
                 if entry["digest"] != digest(told) or canonical_json(entry) != data:
                     raise ValueError("its digest is another")
+                if log == LOG and told.keys() != _OF_A_RELEASE:
+                    raise ValueError("its keys are others")
                 entries.append({"number": number, **entry})
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 self._damage(what, key, "", "the digest it holds", _line(error), releases)

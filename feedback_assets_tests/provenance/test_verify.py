@@ -1,5 +1,6 @@
 """One flipped byte anywhere is found and named; so is what was cut short, and what is gone."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedback_assets.cli.main import main
-from feedback_assets.provenance.release import listed
+from feedback_assets.digests import canonical_json, digest
+from feedback_assets.provenance.release import LOG, listed
 from feedback_assets.provenance.verify import MISSING, Verified, verify
 from feedback_assets.snapshots.store import LocalStore
 
@@ -126,3 +128,15 @@ def test_the_command_exits_1_and_names_what_is_damaged(
     said = capsys.readouterr()
     assert said.out.startswith(f"annotations (annotations.parquet): {key(store, path)}: expected ")
     assert said.err.startswith("feedback-assets: 1 damaged")
+
+
+@pytest.mark.parametrize("change", [{"manifest": None}, {"note": "not ours"}])
+def test_a_release_entry_with_other_keys_is_damage_though_its_digest_is_its_own(
+    store: LocalStore, change: dict[str, str | None]
+):
+    path = store.path(f"{LOG}/0000000001.json")
+    entry = {**json.loads(path.read_bytes()), **change}
+    told = {name: value for name, value in entry.items() if value is not None and name != "digest"}
+    path.chmod(0o644)
+    path.write_bytes(canonical_json({**told, "digest": digest(told)}))
+    assert named(verify(store)) == {key(store, path)}
