@@ -63,14 +63,17 @@ class Held:
         key = tuple(self.store.erasures.current(file.key) for file in part.files)
         known = self._texts.get(key)
         if known is None:
-            with self._lock:
-                room = HELD_TEXT - sum(text.estimated_size() for text in self._texts.values())
-            if room <= 0:
+            if self._room() <= 0:
                 return scan_part(self.store, part)
             known = scan_part(self.store, part).collect()
-            if known.estimated_size() <= room:
-                self._texts[key] = known
+            with self._lock:
+                if known.estimated_size() <= self._room():
+                    self._texts[key] = known
         return known.lazy()
+
+    def _room(self) -> int:
+        """How many more bytes of text can be held; other threads may be adding to them."""
+        return HELD_TEXT - sum(int(text.estimated_size()) for text in [*self._texts.values()])
 
     def _keep(self, parts: tuple[Part, ...], rows: pl.DataFrame) -> None:
         self._tables[parts] = rows
