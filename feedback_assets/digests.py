@@ -86,6 +86,8 @@ def _update(sha: "hashlib._Hash", series: pl.Series) -> None:
     if series.null_count():
         sha.update(series.is_not_null().to_numpy().tobytes())
         series = series.drop_nulls()
+        if series.is_empty() and not dtype.is_nested():
+            return
     else:
         sha.update(b"+")
     if isinstance(dtype, pl.List):

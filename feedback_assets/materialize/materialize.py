@@ -243,7 +243,7 @@ def _prefix(
             part = Table(primary.schema, (new[place],))
             tables = {
                 "rows": write_rows(project.store, output.rows[piece], came[piece], part),
-                "fates": write_table(project.store, output.fates[piece]),
+                "fates": write_fates(project.store, output.fates[piece], came[piece], part),
             }
             snapshot = Snapshot(entry.name, tables)
             project.memo.put(keys[len(done) + place], snapshot)

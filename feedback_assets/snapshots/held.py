@@ -2,13 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, groupby
 from threading import Lock
 from typing import Any
 
 import polars as pl
 
-from feedback_assets.snapshots.snapshot import Part, Table, scan, scan_part, side_by_side
+from feedback_assets.snapshots.snapshot import File, Part, Table, scan, scan_part, side_by_side
 from feedback_assets.snapshots.store import Store
 
 HELD_BYTES = 256 * 2**20  # of Parquet: about three million narrow rows; what is larger is scanned
@@ -22,7 +23,7 @@ class Held:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._files: OrderedDict[str, tuple[int, pl.DataFrame]] = OrderedDict()
+        self._files: OrderedDict[str, _Held] = OrderedDict()
         self._tables: OrderedDict[tuple[Part, ...], pl.DataFrame] = OrderedDict()
         self._values: OrderedDict[str, Any] = OrderedDict()
         self._texts: dict[tuple[str, ...], pl.DataFrame] = {}
@@ -43,6 +44,7 @@ class Held:
     def keep(self, table: Table, rows: pl.DataFrame) -> None:
         """Hold `rows`, which were written as `table`."""
         if _bytes(table.parts) <= HELD_BYTES:
+            rows = rows.rechunk()
             with self._lock:
                 self._keep(table.parts, rows)
 
@@ -53,8 +55,7 @@ class Held:
         with self._lock:
             rows = self._tables.get(table.parts)
             if rows is None:
-                self._read(table.parts)
-                rows = pl.concat([self._part(part).select(list(table.schema)) for part in table.parts], rechunk=False)
+                rows = self._side_by_side(table)
             self._keep(table.parts, rows)
         return rows.lazy().select(list(table.schema))
 
@@ -81,9 +82,29 @@ class Held:
         while len(self._tables) > HELD_TABLES:
             self._tables.popitem(last=False)
 
-    def _part(self, part: Part) -> pl.DataFrame:
-        columns = [series for file in part.files for series in self._files[file.digest][1].iter_columns()]
-        return pl.DataFrame(columns)
+    def _side_by_side(self, table: Table) -> pl.DataFrame:
+        """The rows of a table, each column in one chunk: of many, each operation would make one first."""
+        self._read(table.parts)
+        runs = []
+        for _, run in groupby(table.parts, key=lambda part: [file.columns for file in part.files]):
+            beside = [self._one_below_the_other(column) for column in zip(*(part.files for part in run), strict=True)]
+            runs.append(pl.concat(beside, how="horizontal").select(list(table.schema)))
+        self._forget()
+        return runs[0] if len(runs) == 1 else pl.concat(runs, rechunk=True)
+
+    def _one_below_the_other(self, files: Sequence[File]) -> pl.DataFrame:
+        """The rows of files with the same columns; what another table joined already is not copied."""
+        held = [self._files[file.digest] for file in files]
+        ends = list(accumulate(one.rows for one in held))
+        whole = held[0].frame
+        starts = [0, *ends[:-1]]
+        if whole.height != ends[-1] or any(
+            one.frame is not whole or one.start != start for one, start in zip(held, starts, strict=True)
+        ):
+            whole = pl.concat([one.frame.slice(one.start, one.rows) for one in held], rechunk=True)
+            for file, one, start in zip(files, held, starts, strict=True):
+                self._files[file.digest] = _Held(one.bytes, whole, start, one.rows)
+        return whole
 
     def _read(self, parts: Sequence[Part]) -> None:
         """Read the files that are not held, those with the same columns in one scan."""
@@ -91,16 +112,27 @@ class Held:
         missing = [entry for name, entry in wanted.items() if name not in self._files]
         for _, run in groupby(sorted(missing, key=lambda entry: entry[0].columns), key=lambda entry: entry[0].columns):
             listed = list(run)
-            frame = side_by_side(self.store, [Part(rows, (file,)) for file, rows in listed]).collect()
-            starts = [0, *accumulate(rows for _, rows in listed)]
+            frame = side_by_side(self.store, [Part(rows, (file,)) for file, rows in listed]).collect().rechunk()
+            starts = accumulate((rows for _, rows in listed), initial=0)
             for (file, rows), start in zip(listed, starts, strict=False):
-                self._files[file.digest] = (file.bytes, frame.slice(start, rows))
+                self._files[file.digest] = _Held(file.bytes, frame, start, rows)
         for name in wanted:
             self._files.move_to_end(name)
-        held = sum(size for size, _ in self._files.values())
+
+    def _forget(self) -> None:
+        held = sum(one.bytes for one in self._files.values())
         while held > HELD_BYTES:
-            name, (size, _) = self._files.popitem(last=False)
-            held -= size
+            held -= self._files.popitem(last=False)[1].bytes
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The rows of a file, from `start` on in a frame that may hold those of others; `bytes` is the file's size."""
+
+    bytes: int
+    frame: pl.DataFrame
+    start: int
+    rows: int
 
 
 def _bytes(parts: Sequence[Part]) -> int:

@@ -213,29 +213,27 @@ def write_rows(store: Store, rows: pl.DataFrame, came: pl.DataFrame, before: Tab
     stands = _standing(firsts, came)
     names = [name for name in came.columns if name in rows.columns]
     added = [name for name in rows.columns if name not in names]
-    arrived, left_over, new = came.select(names), firsts.select(names), firsts.select(added)
-    pieces: list[tuple[Part, int, int]] = []
-    start = placed = 0
-    for part in before.parts:
-        pieces.append((part, start, placed))
-        start, placed = start + part.rows, placed + int(stands.slice(start, part.rows).sum())
-
-    def written(piece: tuple[Part, int, int]) -> Part | None:
-        part, at, to = piece
-        stand = stands.slice(at, part.rows)
-        theirs, mine = arrived.slice(at, part.rows), left_over.slice(to, int(stand.sum()))
-        if not mine.equals(theirs if stand.all() else theirs.filter(stand)):
-            return None
-        files = part.files if stand.all() else (_shortened(store, mine, part, stand),)
-        if added:
-            files = (*files, _write_file(store, new.slice(to, mine.height)))
-        return Part(mine.height, files, part.arrivals or _arrivals(firsts.slice(to, mine.height)))
-
-    left = [piece for piece in pieces if stands.slice(piece[1], piece[0].rows).any()]
-    parts = [part for part in each(written, left or pieces[:1]) if part is not None]
-    if len(parts) < len(left) or placed != firsts.height:
+    left_over, new = firsts.select(names), firsts.select(added)
+    if not _equal(left_over, came.select(names) if stands.all() else came.select(names).filter(stands)):
         # It moved rows or rewrote a column, so that nothing of what came can be kept.
         return write_table(store, rows, last_arrivals=[part.arrivals[1] for part in before.parts if part.arrivals])
+    pieces: list[tuple[Part, pl.Series, int]] = []
+    start = placed = 0
+    for part in before.parts:
+        stand = stands.slice(start, part.rows)
+        pieces.append((part, stand, placed))
+        start, placed = start + part.rows, placed + int(stand.sum())
+
+    def written(piece: tuple[Part, pl.Series, int]) -> Part:
+        part, stand, at = piece
+        mine = left_over.slice(at, int(stand.sum()))
+        files = part.files if stand.all() else (_shortened(store, mine, part, stand),)
+        if added:
+            files = (*files, _write_file(store, new.slice(at, mine.height)))
+        return Part(mine.height, files, part.arrivals or _arrivals(firsts.slice(at, mine.height)))
+
+    left = [piece for piece in pieces if piece[1].any()]
+    parts = each(written, left or pieces[:1])
     more = write_table(store, copies).parts if copies is not None and copies.height else ()
     return Table(schema_of(rows), (*parts, *more))
 
@@ -243,31 +241,45 @@ def write_rows(store: Store, rows: pl.DataFrame, came: pl.DataFrame, before: Tab
 def write_fates(store: Store, fates: pl.DataFrame, came: pl.DataFrame, before: Table) -> Table:
     """Write the fates of the rows `came`, which are the table `before`, part by part.
 
-    What became of a part's rows is written once for the same fates of the same rows.
+    The ids of a part's rows lie in a file of their own, which all stages share; what became of them stands beside it.
     """
     if fates.height != came.height or not fates.get_column("row_id").equals(came.get_column("row_id")):
         return write_table(store, fates)
     starts = [0, *accumulate(part.rows for part in before.parts)]
+    ids, told = fates.select("row_id"), fates.drop("row_id")
 
     def written(place: int) -> Part:
-        part = before.parts[place]
-        mine = fates.slice(starts[place], part.rows)
-        name = f"{digest(['fates', part.fingerprint, fingerprint(mine.drop('row_id'))])}-file"
-        kept = _recalled(store, name)
-        if kept is None:
-            kept = _write_file(store, mine)
-            store.remember(name, asdict(kept))
-        return Part(part.rows, (kept,))
+        part, start = before.parts[place], starts[place]
+        name = f"{digest(['ids', part.fingerprint])}-file"
+        of_ids = _recalled(store, name)
+        if of_ids is None:
+            of_ids = _write_file(store, ids.slice(start, part.rows))
+            store.remember(name, asdict(of_ids))
+        return Part(part.rows, (of_ids, _write_file(store, told.slice(start, part.rows))))
 
     return Table(schema_of(fates), tuple(each(written, range(len(before.parts)))))
 
 
 def _standing(rows: pl.DataFrame, came: pl.DataFrame) -> pl.Series:
     """For each row that came whether it is still there."""
-    stands = pl.lit(True) if rows.height == came.height else pl.col("row_id").is_in(rows.get_column("row_id").implode())
-    if "copy_index" in came.columns and "copy_index" not in rows.columns:
-        stands = pl.col("row_id").is_in(rows.get_column("row_id").implode()) & (pl.col("copy_index") == 0)
-    return came.select(stands=pl.repeat(True, pl.len()) & stands).to_series()
+    stands = pl.repeat(True, pl.len())
+    if rows.height < came.height:
+        # By hashes: what is said to stand is compared with what does.
+        stands = pl.col("row_id").hash().is_in(rows.select(pl.col("row_id").hash()).to_series().implode())
+        if "copy_index" in came.columns and "copy_index" not in rows.columns:
+            stands = stands & (pl.col("copy_index") == 0)
+    return came.select(stands=stands).to_series()
+
+
+def _equal(one: pl.DataFrame, other: pl.DataFrame) -> bool:
+    return one.schema == other.schema and all(map(_alike, one.iter_columns(), other.iter_columns()))
+
+
+def _alike(one: pl.Series, other: pl.Series) -> bool:
+    if isinstance(one.dtype, pl.List):  # value by value: Polars compares lists one after the other
+        lengths, others = one.list.len(), other.list.len()
+        return lengths.equals(others) and _alike(one.explode(empty_as_null=False), other.explode(empty_as_null=False))
+    return one.equals(other)
 
 
 def _shortened(store: Store, left: pl.DataFrame, part: Part, stand: pl.Series) -> File:

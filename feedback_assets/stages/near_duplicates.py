@@ -128,7 +128,7 @@ def _texts_at(wanted: Sequence[tuple[ContentPart, Sequence[int]]]) -> pl.LazyFra
 
 
 def signatures(content: pl.LazyFrame, parameters: dict[str, int]) -> pl.DataFrame:
-    """Return for each row of content `text` (UInt64) and `keys` (one UInt64 a band; null where the text stood before).
+    """Return for each row of content `text` and its keys `band_0`, `band_1` … (UInt64; null where it stood before).
 
     `parameters`: shingle (characters), bands, rows.
     """
@@ -142,8 +142,9 @@ def signatures(content: pl.LazyFrame, parameters: dict[str, int]) -> pl.DataFram
             if len(pending) > 2 * threads:
                 pending[-2 * threads].result()  # do not read ahead of the work: memory stays small
         signed = [future.result() for future in pending]
-    empty = pl.DataFrame(schema={"text": pl.UInt64, "keys": pl.List(pl.UInt64)})
-    return pl.concat([empty, *signed]).with_columns(pl.when(pl.col("text").is_first_distinct()).then("keys"))
+    bands = _bands(parameters)
+    empty = pl.DataFrame(schema=dict.fromkeys(["text", *bands], pl.UInt64))
+    return pl.concat([empty, *signed]).with_columns(pl.when(pl.col("text").is_first_distinct()).then(pl.col(bands)))
 
 
 def candidates(
@@ -155,22 +156,22 @@ def candidates(
     bucket costs no more than its size times that; a text that has more than these before it is reported
     once, with `two` null.
     """
+    bands = _bands(parameters)
     signed = pl.concat(
-        frame.filter(pl.col("keys").is_not_null()).with_columns(step=pl.lit(step, pl.Int64))
+        frame.filter(pl.col(bands[0]).is_not_null()).with_columns(step=pl.lit(step, pl.Int64))
         for step, frame in enumerate(new)
     ).unique("text", keep="first", maintain_order=True)
-    members = signed.explode("keys")
     if earlier:
-        history = pl.concat(earlier).filter(pl.col("keys").is_not_null()).collect()
+        history = pl.concat(earlier).collect()
         texts = history.get_column("text")
-        members = members.filter(~pl.col("text").is_in(texts.implode()))
-        # Every text has as many keys as there are bands, so that a key's place tells its text.
-        keys = history.get_column("keys").explode()
-        place = keys.is_in(members.get_column("keys").unique().implode()).arg_true()
-        text = place // parameters["bands"]
-        met = pl.DataFrame({"text": texts.gather(text), "keys": keys.gather(place)})
-        old = met.filter(texts.is_first_distinct().gather(text)).with_columns(step=pl.lit(-1, pl.Int64))
-        members = pl.concat([old, members])
+        signed = signed.filter(~pl.col("text").is_in(texts.implode()))
+        first = texts.is_first_distinct()
+        shared = history.select(pl.col(band).is_in(signed.get_column(band).implode()) & first for band in bands)
+        old = history.with_columns(step=pl.lit(-1, pl.Int64))
+        met = [old.select("text", "step", keys=band).filter(shared.get_column(band)) for band in bands]
+    else:
+        met = []
+    members = pl.concat([*met, *(signed.select("text", "step", keys=band) for band in bands)])
     ordered = members.get_column("keys").sort()
     repeated = ordered.filter(ordered == ordered.shift()).unique().to_frame()
     members = members.join(repeated, on="keys", how="semi", maintain_order="left").sort("keys", maintain_order=True)
@@ -193,6 +194,10 @@ def candidates(
     cut = pl.DataFrame({"one": text[beyond], "two": None, "step": step[beyond]}, schema=found.schema).unique()
     told = pl.concat([found.sort("one", "two"), cut.sort("one")])
     return [told.filter(pl.col("step") == place).drop("step") for place in range(len(new))]
+
+
+def _bands(parameters: dict[str, int]) -> list[str]:
+    return [f"band_{band}" for band in range(parameters["bands"])]
 
 
 def _spans(sizes: np.ndarray, limit: int) -> Iterable[tuple[int, int]]:
@@ -293,10 +298,10 @@ def _signed(batch: pl.DataFrame, parameters: dict[str, int]) -> pl.DataFrame:
     numbered = pl.DataFrame({"text": text})
     first = numbered.get_column("text").is_first_distinct()
     distinct = batch if first.all() else batch.filter(first)
-    keys = pl.Series(_band_keys(distinct.select(_TEXTS), parameters)).cast(pl.List(pl.UInt64))
+    keys = pl.DataFrame(_band_keys(distinct.select(_TEXTS), parameters), schema=_bands(parameters))
     if distinct is batch:
-        return numbered.with_columns(keys=keys)
-    known = numbered.filter(first).with_columns(keys=keys)
+        return numbered.hstack(keys)
+    known = numbered.filter(first).hstack(keys)
     return numbered.join(known, on="text", how="left", maintain_order="left")
 
 
