@@ -4,6 +4,7 @@ What one annotator said twice counts once; what several annotators said about th
 stays, under a common `cluster_id`, so that they can share weight. Training and evaluation never share a component.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,10 +75,12 @@ def deduplicated(inputs: Inputs, section: DeduplicatedSection, engine: Engine) -
         FeedbackError: records without annotator id while the policy does not say what they are; text is missing.
     """
     rows = inputs.rows.collect()
-    edges, found = _near_duplicate_items(rows, inputs, section, engine)
+    with ThreadPoolExecutor(1) as beside:
+        alone = beside.submit(_alone, rows, section)
+        edges, found = _near_duplicate_items(rows, inputs, section, engine)
     work = _ordered(rows, edges, section)
     fate = _stars(work, edges, _resubmissions(work, rows.height, section), section)
-    tagged = _split(_clustered(rows, edges), section)
+    tagged = _split(_clustered(rows, edges), alone.result(), section)
     row_id, standing = rows.get_column("row_id"), pl.Series(fate.kept)
     verdict = rows.select(
         "row_id", rule=fate.rules(), into=row_id.gather(fate.into), kept=standing, dropped=pl.Series(fate.dropped)
@@ -289,7 +292,27 @@ def _clustered(rows: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     return rows.hstack(found.select(cluster_id=pl.coalesce("cluster_id", "item_id")))
 
 
-def _split(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
+def _alone(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
+    """What `_split` adds to a row that is tied to no other."""
+    lonely = rows.lazy().select(component_id="item_id", held=_fixed_to("eval"), trained=_fixed_to("train"))
+    return lonely.select("component_id", *_sides(section)).collect()
+
+
+def _fixed_to(side: str) -> pl.Expr:
+    return (pl.col("split") == side).fill_null(value=False)
+
+
+def _sides(section: DeduplicatedSection) -> tuple[pl.Expr, pl.Expr]:
+    """assigned_split and `fixed` of a component, from component_id, `held` and `trained`."""
+    # Digits of one length compare as their numbers do.
+    below = f"{int(section.eval_share * 2**32):08x}" if section.eval_share < 1 else "g"
+    drawn = pl.when(text_id(pl.lit(section.split_key), pl.col("component_id")) < below).then(pl.lit("eval"))
+    fixed = pl.when("held").then(pl.lit("eval")).when("trained").then(pl.lit("train"))
+    side = fixed.otherwise(drawn.otherwise(pl.lit("train")))
+    return side.alias("assigned_split"), (pl.col("held") & pl.col("trained")).alias("fixed")
+
+
+def _split(rows: pl.DataFrame, alone: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
     """Add component_id, assigned_split, and `fixed`: true where the source fixed both sides for one component."""
     hub = "cluster_id" if "cluster" in section.split_on else "item_id"
     spokes = {
@@ -319,13 +342,6 @@ def _split(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
     found = hashed.select("hub").join(named, on="hub", how="left", maintain_order="left")
     component = found.select(pl.coalesce("component", "hub")).to_series()
     single = component.is_unique()
-    drawn = text_id(pl.lit(section.split_key), pl.col("component_id")).str.slice(0, 8).str.to_integer(base=16)
-    drawn = pl.when(drawn < int(section.eval_share * 2**32)).then(pl.lit("eval")).otherwise(pl.lit("train"))
-    held, trained = ((pl.col("split") == side).fill_null(value=False) for side in ("eval", "train"))
-    side = pl.when("held").then(pl.lit("eval")).when("trained").then(pl.lit("train")).otherwise(drawn)
-    told = (side.alias("assigned_split"), (pl.col("held") & pl.col("trained")).alias("fixed"))
-    lonely = rows.lazy().select(component_id="item_id", held=held, trained=trained).with_columns(told)
-    alone = lonely.drop("held", "trained").collect()
     if single.all():
         return rows.hstack(alone)
     arrival = pl.col("arrival").fill_null(-1)
@@ -336,11 +352,10 @@ def _split(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
         .group_by("component")
         .agg(
             component_id=pl.col("item_id").filter(arrival == arrival.min()).min(),
-            held=held.any(),
-            trained=trained.any(),
+            held=_fixed_to("eval").any(),
+            trained=_fixed_to("train").any(),
         )
-        .with_columns(told)
-        .drop("held", "trained")
+        .select("component", "component_id", *_sides(section))
         .collect()
     )
     together = component.to_frame("component").join(tied, on="component", how="left", maintain_order="left")
