@@ -44,7 +44,8 @@ class Held:
     def keep(self, table: Table, rows: pl.DataFrame) -> None:
         """Hold `rows`, which were written as `table`."""
         if _bytes(table.parts) <= HELD_BYTES:
-            rows = rows.rechunk()
+            if len(set(rows.n_chunks("all"))) > 1:  # columns cut at different places are cut anew by each operation
+                rows = rows.rechunk()
             with self._lock:
                 self._keep(table.parts, rows)
 

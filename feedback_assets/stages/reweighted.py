@@ -290,7 +290,7 @@ def reweighted(inputs: Inputs, section: ReweightedSection, engine: Engine) -> Ou
     The table `plan` holds `mean_weight_millionths` (Int64), by which a trainer may normalise.
     """
     del engine
-    rows = inputs.rows.with_columns(pl.lit(1.0).alias("weight")).collect()
+    rows = inputs.rows.collect().with_columns(pl.lit(1.0).alias("weight"))
     for factor in section.factors:
         rows = rows.with_columns(factor.weight(rows.lazy()).cast(pl.Float64).alias(factor.column())).with_columns(
             (pl.col("weight") * pl.col(factor.column())).alias("weight")

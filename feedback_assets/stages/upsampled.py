@@ -62,7 +62,7 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
         FeedbackError: a target's column is not there.
     """
     del engine
-    rows = inputs.rows.with_columns(pl.lit(1, pl.Int32).alias("copies")).collect()
+    rows = inputs.rows.collect().with_columns(pl.lit(1, pl.Int32).alias("copies"))
     decided = pl.Series("decided", [None], pl.Int32).new_from_index(0, rows.height)  # by the first target that copied
     facts: dict[str, Any] = {"targets": {}}
     for place, target in enumerate(section.targets):
