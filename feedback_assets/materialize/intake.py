@@ -334,7 +334,8 @@ def _block(
         for arrival in block
     ]
     told = [unusual.filter(here), retracted.filter(here)]
-    key = digest(["block", code_digest("feedback_assets.stages.ingested"), held, *map(fingerprint, told), *silent])
+    said = [fingerprint(one) if one.height else None for one in told]
+    key = digest(["block", code_digest("feedback_assets.stages.ingested"), held, *said, *silent])
     known = memo.get(key)
     if known is not None:
         return known

@@ -213,10 +213,11 @@ def write_rows(store: Store, rows: pl.DataFrame, came: pl.DataFrame, before: Tab
         originals = int((rows.get_column("copy_index") == 0).sum())
         firsts, copies = rows[:originals], rows[originals:]
     stands = _standing(firsts, came)
+    all_stand = bool(stands.all())
     names = [name for name in came.columns if name in rows.columns]
     added = [name for name in rows.columns if name not in names]
     left_over, new = firsts.select(names), firsts.select(added)
-    if not _equal(left_over, came.select(names) if stands.all() else came.select(names).filter(stands)):
+    if not all(_alike(left_over[name], came[name] if all_stand else came[name].filter(stands)) for name in names):
         # It moved rows or rewrote a column, so that nothing of what came can be kept.
         return write_table(store, rows, last_arrivals=[part.arrivals[1] for part in before.parts if part.arrivals])
     pieces: list[tuple[Part, pl.Series, int]] = []
@@ -271,10 +272,6 @@ def _standing(rows: pl.DataFrame, came: pl.DataFrame) -> pl.Series:
         if "copy_index" in came.columns and "copy_index" not in rows.columns:
             stands = stands & (pl.col("copy_index") == 0)
     return came.select(stands=stands).to_series()
-
-
-def _equal(one: pl.DataFrame, other: pl.DataFrame) -> bool:
-    return one.schema == other.schema and all(map(_alike, one.iter_columns(), other.iter_columns()))
 
 
 def _alike(one: pl.Series, other: pl.Series) -> bool:
