@@ -60,16 +60,15 @@ def predicted(rows: pl.DataFrame, export: Export, realise: str) -> dict[str, Any
     assert export.trainer is not None  # noqa: S101  the caller asked
     counts = {"examples": pl.len(), "dropped": pl.col("dropped").sum()}
     taken = lines(rows, export.pinned(), realise).with_columns(dropped=pl.col(export.tokens()) > most(export))
+    told = taken.select(**counts).collect().row(0, named=True)
+    groups = [
+        taken.group_by(value=name).agg(**counts).filter(pl.col("dropped") > 0).sort("value", nulls_last=True)
+        for name in GROUPS
+    ]
+    found = pl.collect_all(groups) if told["dropped"] else [pl.DataFrame()] * len(groups)
     return {
         "trainer": TRAINERS[drops(export)],
         "max_length": export.trainer.max_length,
-        **taken.select(**counts).row(0, named=True),
-        "by": {
-            name: taken.group_by(value=name)
-            .agg(**counts)
-            .filter(pl.col("dropped") > 0)
-            .sort("value", nulls_last=True)
-            .to_dicts()
-            for name in GROUPS
-        },
+        **told,
+        "by": {name: group.to_dicts() for name, group in zip(GROUPS, found, strict=True)},
     }

@@ -50,34 +50,36 @@ def left_out(index: pl.DataFrame, export: Mapping[str, Any]) -> dict[str, int]:
     return dict(counted.iter_rows())
 
 
-def eligible(index: pl.DataFrame, export: Mapping[str, Any]) -> pl.DataFrame:
+def eligible(index: pl.DataFrame, export: Mapping[str, Any]) -> pl.LazyFrame:
     """The rows of the training set that an export takes.
 
     Raises:
         FeedbackError: a tie or a missing margin, where the policy says that it is an error.
     """
-    told = index.with_columns(reason_left_out(export).alias("_reason"))
-    for reason, wrong, mend in (
+    reason = reason_left_out(export)
+    for name, refused, wrong, mend in (
         (
-            "tie" if export["ties"] == "error" else None,
+            "tie",
+            export["ties"] == "error",
             "are ties, which have no chosen side",
             "use `ties: drop` or `ties: both-ways`, or filter them",
         ),
         (
-            "no-margin" if export.get("missing_margin") == "error" else None,
+            "no-margin",
+            export["format"] == "reward" and export["missing_margin"] == "error",
             f"have no {export.get('margin')}",
             "use `missing_margin: zero` or `drop`, or name another column under `margin`",
         ),
     ):
-        found = told.filter(pl.col("_reason") == reason) if reason else told.head(0)
+        found = index.lazy().filter(reason == name).select("row_id").collect() if refused else index.clear()
         if found.height:
             raise FeedbackError(
                 f"export {export['name']!r}: {found.height} records {wrong}, first {found['row_id'].min()}; {mend}"
             )
-    return told.filter(pl.col("_reason").is_null()).drop("_reason")
+    return index.lazy().filter(reason.is_null())
 
 
-def lines(index: pl.DataFrame, export: Mapping[str, Any], realise: str) -> pl.DataFrame:
+def lines(index: pl.DataFrame, export: Mapping[str, Any], realise: str) -> pl.LazyFrame:
     """The lines of an export, in the order of `index`: text and sidecars alike are made of them.
 
     Args:

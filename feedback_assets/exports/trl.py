@@ -48,7 +48,7 @@ def examples(content: pl.LazyFrame, index: pl.DataFrame, export: Mapping[str, An
         FeedbackError: a tie or a missing margin, where the policy says that it is an error.
         NoText: the text of a record is not there.
     """
-    chosen = lines(index.sort("content_row", "row_id"), export, realise)
+    chosen = lines(index.sort("content_row", "row_id"), export, realise).collect()
     if not chosen.height:
         content = content.head(0)
     text = content.with_row_index("content_row").select("content_row", "prompt", "response_a", "response_b")

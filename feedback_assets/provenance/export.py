@@ -48,16 +48,12 @@ def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list
     realise = project.policy.training_set.realise
     commit = commits["training_set"]
     parts = list(content_parts(project.held, commits["ingested"], commits.get("converted")))
-    place = pl.DataFrame(
-        {"content_part": [part.digest for part in parts], "_place": range(len(parts))},
-        schema={"content_part": pl.String, "_place": pl.Int64},
-    )
-    index = (
+    place = pl.col("content_part").cast(pl.Enum([part.digest for part in parts]), strict=False).to_physical()
+    index = _in_order(
         rows(project, commit)
         .select(_columns(commit, project.policy.training_set.exports))
+        .with_columns(_place=place.cast(pl.Int64))
         .collect()
-        .join(place, on="content_part", how="left")
-        .sort("_place", "content_row", "row_id")
     )
     predicted = commit.snapshot.facts["predicted_drops"]
     described: list[dict[str, Any]] = []
@@ -74,7 +70,9 @@ def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list
             split: {"rows": sum(file["rows"] for file in mine), "made_from": [file["made_from"] for file in mine]}
             for split, mine in by_split.items()
         }
-        for (kind, split), file in _sidecars(project, export, realise, index, splits).items():
+        for (kind, split), file in _sidecars(
+            project, export, realise, [commit.data_version, *(p.digest for p in parts)], index, splits
+        ).items():
             told[split][kind] = file["made_from"]
             written.append((f"{export.name}/{kind}-{split}.{export.file}", file))
         described.append(
@@ -98,15 +96,22 @@ def _columns(commit: Commit, exports: Sequence[Export]) -> list[str]:
     return [name for name in schema if name in asked or name.startswith("w_")]
 
 
+def _in_order(index: pl.DataFrame) -> pl.DataFrame:
+    """Rows in the order of their text."""
+    at = pl.col("_place") * 2**32 + pl.col("content_row")
+    rises = index.select((at.diff() > 0).slice(1).all(ignore_nulls=False)).item()
+    return index if rises else index.sort("_place", "content_row", "row_id")
+
+
 def _text(project: Project, export: Export, realise: str, parts: list[ContentPart], index: pl.DataFrame) -> list[File]:
     margin = [export.margin] if export.format == "reward" else []
     copies = ["copies"] if realise == "copies" else []
-    columns = list(dict.fromkeys([*INDEX, *copies, *margin, *export.columns, "content_part"]))
-    by_part = index.select(columns).partition_by("content_part", as_dict=True, maintain_order=True)
-    held = [part for part in parts if (part.digest,) in by_part]
+    columns = list(dict.fromkeys([*INDEX, *copies, *margin, *export.columns, "_place"]))
+    by_part = index.select(columns).partition_by("_place", as_dict=True, include_key=False)
+    held = [(part, by_part[place,]) for place, part in enumerate(parts) if (place,) in by_part]
 
-    def made(part: ContentPart) -> tuple[list[File], pl.Series]:
-        mine = by_part[(part.digest,)]
+    def made(piece: tuple[ContentPart, pl.DataFrame]) -> tuple[list[File], pl.Series]:
+        part, mine = piece
         try:
             return _text_of_part(project, export, realise, part, mine), mine.clear().get_column("row_id")
         except NoText as error:
@@ -114,7 +119,7 @@ def _text(project: Project, export: Export, realise: str, parts: list[ContentPar
 
     found = each(made, held)
     gone = index.filter(pl.col("_place").is_null())
-    nowhere = eligible(gone, export.pinned()).get_column("row_id")
+    nowhere = eligible(gone, export.pinned()).select("row_id").collect().to_series()
     lacking = pl.concat([nowhere, *(row_ids for _, row_ids in found)])
     if lacking.len():
         raise NoText(export.name, lacking)
@@ -125,8 +130,9 @@ def _text_of_part(project: Project, export: Export, realise: str, part: ContentP
     """The files that hold the text of one part, one a split, remembered by what they are made from."""
     store = project.store
     parameters = {**export.pinned(), "realise": realise}
-    shape = {key: value for key, value in parameters.items() if key not in BESIDE}
-    made_from = digest(["export", code_digest("feedback_assets.exports.trl"), part.digest, fingerprint(index), shape])
+    made_from = digest(
+        ["export", code_digest("feedback_assets.exports.trl"), part.digest, fingerprint(index), _shape(export, realise)]
+    )
     known = store.recall(made_from)
     keys = [file["key"] for file in known or ()]
     # Where an erasure took lines from a file, another stands for the one that is remembered.
@@ -137,7 +143,7 @@ def _text_of_part(project: Project, export: Export, realise: str, part: ContentP
     except (OSError, pl.exceptions.ComputeError):
         if _can_be_read(part):
             raise
-        raise NoText(export.name, eligible(index, parameters).get_column("row_id")) from None
+        raise NoText(export.name, eligible(index, parameters).select("row_id").collect().to_series()) from None
     made = told.partition_by("split", as_dict=True, include_key=False)
     files = [
         {"split": split, "made_from": digest([made_from, split]), **_write(project, frame, export.file)}
@@ -156,29 +162,38 @@ def _can_be_read(part: ContentPart) -> bool:
 
 
 def _sidecars(
-    project: Project, export: Export, realise: str, index: pl.DataFrame, splits: list[str]
+    project: Project, export: Export, realise: str, source: list[str], index: pl.DataFrame, splits: list[str]
 ) -> dict[tuple[str, str], File]:
-    """For each split the weights of its examples and whose judgments they are, in the order of its text files."""
+    """For each split the weights of its examples and whose judgments they are, in the order of its text files.
+
+    `source` determines `index`: the data version of the training set and the parts of text in their order.
+    """
     of_record = pl.col("weight") if realise == "copies" else pl.col("training_weight")
-    told = lines(index.with_columns(of_record.alias("_weight")), export.pinned(), realise)
-    told = told.with_columns(weight=pl.col("_weight") / pl.col("ways"))
+    told = lines(index, export.pinned(), realise).with_columns(weight=of_record / pl.col("ways"))
     factors = [name for name in index.columns if name.startswith("w_")]
     kinds: dict[str, list[str]] = {}
     if realise == "weights":
         kinds["weights"] = ["row_id", "weight"]
     if export.provenance == "sidecar":
-        kinds["provenance"] = [name for name in (*PROVENANCE, *factors) if name in told.columns]
+        there = told.collect_schema()
+        kinds["provenance"] = [name for name in (*PROVENANCE, *factors) if name in there]
+    columns = list(dict.fromkeys(name for kind in kinds.values() for name in kind))
+    code = code_digest("feedback_assets.exports.lines")
     found = {}
     for split in splits:
-        mine = told.filter(pl.col("assigned_split") == split)
-        for kind, columns in kinds.items():
-            frame = mine.select(columns)
+        mine = told.filter(pl.col("assigned_split") == split).select(columns).collect()
+        for kind, names in kinds.items():
             found[kind, split] = {
                 "split": split,
-                "made_from": fingerprint(frame),
-                **_write(project, frame, export.file),  # `datasets` reads all files of a folder alike
+                "made_from": digest(["sidecar", code, source, _shape(export, realise), kind, names, split]),
+                **_write(project, mine.select(names), export.file),  # `datasets` reads all files of a folder alike
             }
     return found
+
+
+def _shape(export: Export, realise: str) -> dict[str, Any]:
+    """What determines the lines of an export and their text."""
+    return {key: value for key, value in {**export.pinned(), "realise": realise}.items() if key not in BESIDE}
 
 
 def _write(project: Project, frame: pl.DataFrame, suffix: str) -> File:

@@ -84,7 +84,7 @@ def record_training_run(
             f"{str(error).splitlines()[0]}"
         ) from None
     left_out = [] if dropped is None else _row_ids(dropped, set(came.get_column("row_id")), release.id)
-    seen = pl.concat([eligible(came, entry).select("row_id") for entry in exports]).unique()
+    seen = pl.concat([eligible(came, entry).select("row_id") for entry in exports]).unique().collect()
     told = _fates(came, seen, left_out)
     kept = came.filter(told.get_column("fate") == "kept")
     tables = {

@@ -51,7 +51,7 @@ def frame(rows: list[dict]) -> pl.DataFrame:
 @given(ROWS, EXPORTS)
 def test_each_record_is_a_line_or_is_counted_with_its_reason(rows, export):
     index = frame(rows)
-    made = lines(index, export, "weights")
+    made = lines(index, export, "weights").collect()
     assert made["row_id"].n_unique() + sum(left_out(index, export).values()) == index.height
     ties = sum(row["label"] == "tie" for row in rows)
     if export["ties"] == "drop" and export["format"] in ("preference", "reward"):
@@ -61,7 +61,7 @@ def test_each_record_is_a_line_or_is_counted_with_its_reason(rows, export):
 @given(ROWS, EXPORTS)
 def test_the_lines_of_a_record_carry_its_weight_and_no_more(rows, export):
     index = frame(rows)
-    made = lines(index, export, "weights")
+    made = lines(index, export, "weights").collect()
     by_record = made.group_by("row_id").agg((pl.col("training_weight") / pl.col("ways")).sum()).sort("row_id")
     assert (
         by_record.rows()
@@ -75,8 +75,8 @@ def test_the_lines_of_a_record_carry_its_weight_and_no_more(rows, export):
 @given(ROWS, EXPORTS.filter(lambda export: export["ties"] == "drop"))
 def test_copies_stand_as_often_as_the_training_set_says_and_in_its_order(rows, export):
     index = frame(rows)
-    once = lines(index, export, "weights")
-    made = lines(index, export, "copies")
+    once = lines(index, export, "weights").collect()
+    made = lines(index, export, "copies").collect()
     assert Counter(made["row_id"]) == dict(once.select("row_id", "copies").iter_rows())
     assert made["row_id"].is_sorted()
     copies = dict(index.select("row_id", "copies").iter_rows())
@@ -86,7 +86,7 @@ def test_copies_stand_as_often_as_the_training_set_says_and_in_its_order(rows, e
 
 @given(ROWS, EXPORTS)
 def test_no_line_lacks_what_its_trainer_reads(rows, export):
-    made = lines(frame(rows), export, "weights")
+    made = lines(frame(rows), export, "weights").collect()
     read = {"preference": ["label"], "reward": ["label", "margin"], "kto": ["label"], "rating": ["score"]}
     assert not made.select(pl.any_horizontal(pl.col(read[export["format"]]).is_null().any())).item()
     assert set(made["label"]) <= {"preference": {"a", "b"}, "reward": {"a", "b"}, "kto": {"up", "down"}}.get(
