@@ -46,8 +46,8 @@ def reason_left_out(export: Mapping[str, Any]) -> pl.Expr:
 
 def left_out(index: pl.DataFrame, export: Mapping[str, Any]) -> dict[str, int]:
     """How many records the export leaves out, by reason."""
-    counted = index.select(reason=reason_left_out(export)).drop_nulls().group_by("reason").len().sort("reason")
-    return dict(counted.iter_rows())
+    counted = index.lazy().select(reason=reason_left_out(export)).drop_nulls().group_by("reason").len().sort("reason")
+    return dict(counted.collect().iter_rows())
 
 
 def eligible(index: pl.DataFrame, export: Mapping[str, Any]) -> pl.LazyFrame:

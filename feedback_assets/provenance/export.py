@@ -106,19 +106,23 @@ def _in_order(index: pl.DataFrame) -> pl.DataFrame:
 def _text(project: Project, export: Export, realise: str, parts: list[ContentPart], index: pl.DataFrame) -> list[File]:
     margin = [export.margin] if export.format == "reward" else []
     copies = ["copies"] if realise == "copies" else []
-    columns = list(dict.fromkeys([*INDEX, *copies, *margin, *export.columns, "_place"]))
-    by_part = index.select(columns).partition_by("_place", as_dict=True, include_key=False)
-    held = [(part, by_part[place,]) for place, part in enumerate(parts) if (place,) in by_part]
+    columns = list(dict.fromkeys([*INDEX, *copies, *margin, *export.columns]))
+    mine = index.lazy().select(columns).collect()  # an eager select would join the chunks of all columns
+    held: list[tuple[ContentPart, pl.DataFrame]] = []
+    start = 0
+    for length, place in index.get_column("_place").rle().struct.unnest().iter_rows():
+        if place is not None:
+            held.append((parts[place], mine.slice(start, length)))
+        start += length
 
     def made(piece: tuple[ContentPart, pl.DataFrame]) -> tuple[list[File], pl.Series]:
-        part, mine = piece
         try:
-            return _text_of_part(project, export, realise, part, mine), mine.clear().get_column("row_id")
+            return _text_of_part(project, export, realise, *piece), pl.Series("row_id", [], pl.String)
         except NoText as error:
             return [], error.row_ids
 
     found = each(made, held)
-    gone = index.filter(pl.col("_place").is_null())
+    gone = index.lazy().filter(pl.col("_place").is_null()).collect()
     nowhere = eligible(gone, export.pinned()).select("row_id").collect().to_series()
     lacking = pl.concat([nowhere, *(row_ids for _, row_ids in found)])
     if lacking.len():

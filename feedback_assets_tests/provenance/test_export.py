@@ -212,6 +212,14 @@ def test_each_line_is_that_of_its_sidecars_and_of_one_annotation(realise: str, r
                 assert made.sidecar(name, kind, split)["row_id"].to_list() == lines.to_list()
 
 
+def test_lines_stand_in_the_order_of_their_text_whatever_that_of_the_training_set():
+    schema = {"_place": pl.Int64, "content_row": pl.UInt32, "row_id": pl.String}
+    text = [(None, 1, "d"), (0, 4, "e"), (0, 5, "b"), (0, 5, "c"), (1, 0, "a")]
+    for rows in (text, text[1:3], text[::-1], text[1:][::-1], [text[3], text[2]], [text[1], text[0]], text[:1], []):
+        there = pl.DataFrame(rows, schema=schema, orient="row")
+        assert module._in_order(there).rows() == [row for row in text if row in rows]
+
+
 def test_the_text_of_a_line_is_what_its_annotation_says_was_preferred(weighted: Made):
     lines = pl.concat(weighted.lines("preferences", split) for split in ("train", "eval"))
     given = {}
