@@ -130,40 +130,18 @@ def release(
 def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, now: datetime) -> Release:
     """Write manifest, annotations and exports of a commit of `training_set`; put last is the entry that lists it."""
     commits = chain(project, {"training_set": commit})
-    with ThreadPoolExecutor(1) as beside:
-        exporting = beside.submit(write_exports, project, commits)
-        annotations = _annotations(project, commit)
-        index = rows(project, commit).select(ANNOTATION).collect()
-        index_fingerprint = fingerprint(index)
-        exports, written = exporting.result()
-    content = {
-        "format": FORMAT,
-        "project": project.policy.project,
-        "policy": project.policy.pinned(),
-        "gate": {"asked": verdict.asked, "opens": verdict.opens},
-        "waivers": [entry.as_json() for entry in verdict.waived],
-        "annotations": {
-            **annotations,
-            "index": {
-                "rows": index.height,
-                "schema": list(schema_of(index).items()),
-                "fingerprint": index_fingerprint,
-            },
-        },
-        "guidelines": _guidelines(project, commits["guidelines"]),
-        "transformations": [_transformation(project, commits[entry.name]) for entry in STAGES if entry.name in commits],
-        "expected": _expected(project, commit),
-        "distribution": commit.content["distribution"],
-        "decisions": release_decisions((name, entry.content) for name, entry in commits.items()),
-        "exports": exports,
-        "commits": {name: entry.content for name, entry in commits.items()},
-    }
-    release_id = digest(content)
     store = project.store
     with store.scratch() as scratch:
-        write_frame(scratch, index)
-        files = [{"path": "annotations.parquet", "digest": file_digest(scratch), "bytes": scratch.stat().st_size}]
-        files[0]["rows"] = index.height
+        with ThreadPoolExecutor(1) as beside:
+            exporting = beside.submit(write_exports, project, commits)
+            index = rows(project, commit).select(ANNOTATION).collect()
+            annotations = {**_annotations(project, commit), "index": _index(index)}
+            write_frame(scratch, index)
+            files = [{"path": "annotations.parquet", "digest": file_digest(scratch), "bytes": scratch.stat().st_size}]
+            files[0]["rows"] = index.height
+            exports, written = exporting.result()
+        content = canonical_json(_content(project, commits, verdict, annotations, exports))
+        release_id = hashlib.sha256(content).hexdigest()
         store.put_file(f"{folder(release_id)}/annotations.parquet", scratch)
     for path, entry in written:
         store.put_again(entry["key"], f"{folder(release_id)}/{path}")
@@ -178,17 +156,53 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         "idle_waivers": _idle_waivers(project, verdict, now),
         "commits": {name: {"number": entry.number, **entry.circumstances} for name, entry in commits.items()},
     }
-    value = {"id": release_id, "content": content, "circumstances": circumstances}
+    data = b'{"circumstances":%b,"content":%b,"id":"%b"}' % (
+        canonical_json(circumstances),
+        content,
+        release_id.encode(),
+    )
     key = f"{folder(release_id)}/manifest.json"
-    store.put(key, canonical_json(value))
+    if store.put(key, data):
+        value = json.loads(data)
+        validate(value, store.uri(key))
+        made = Release(**value)
+    else:  # an earlier run put it: the work is identical
+        data = store.get(key)
+        made = _manifest(store, key, data)
     if signing_key() is not None:
         attest(store, folder(release_id))
-    stands = store.get(key)  # what an earlier run put, if the work is identical
     entry = {"id": release_id, "made_at": circumstances["made_at"], "run_id": run_id}
-    entry["manifest"] = hashlib.sha256(stands).hexdigest()
-    made = _manifest(store, key, stands)
-    append(store, LOG, entry)
+    append(store, LOG, {**entry, "manifest": hashlib.sha256(data).hexdigest()})
     return made
+
+
+def _content(
+    project: Project,
+    commits: Mapping[str, Commit],
+    verdict: Verdict,
+    annotations: dict[str, Any],
+    exports: list[dict[str, Any]],
+) -> dict[str, Any]:
+    commit = commits["training_set"]
+    return {
+        "format": FORMAT,
+        "project": project.policy.project,
+        "policy": project.policy.pinned(),
+        "gate": {"asked": verdict.asked, "opens": verdict.opens},
+        "waivers": [entry.as_json() for entry in verdict.waived],
+        "annotations": annotations,
+        "guidelines": _guidelines(project, commits["guidelines"]),
+        "transformations": [_transformation(project, commits[entry.name]) for entry in STAGES if entry.name in commits],
+        "expected": _expected(project, commit),
+        "distribution": commit.content["distribution"],
+        "decisions": release_decisions((name, entry.content) for name, entry in commits.items()),
+        "exports": exports,
+        "commits": {name: entry.content for name, entry in commits.items()},
+    }
+
+
+def _index(index: pl.DataFrame) -> dict[str, Any]:
+    return {"rows": index.height, "schema": list(schema_of(index).items()), "fingerprint": fingerprint(index)}
 
 
 def _idle_waivers(project: Project, verdict: Verdict, now: datetime) -> list[dict[str, Any]]:

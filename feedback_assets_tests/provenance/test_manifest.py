@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from feedback_assets import open_store
-from feedback_assets.digests import digest
+from feedback_assets.digests import canonical_json, digest
 from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.environment import environment, unpinned
 from feedback_assets.provenance.manifest import Circumstances, CommitContent, Content, schema, validate
@@ -52,6 +52,13 @@ def changed(manifest: dict[str, Any], edit: Callable[[dict[str, Any], dict[str, 
     edit(value["content"], value["circumstances"])
     value["id"] = digest(value["content"])
     return Release.from_json(value, "edited")
+
+
+def test_a_manifest_is_canonical_json_and_its_id_the_digest_of_its_content(sample_run: Path) -> None:
+    (path,) = (sample_run / "store" / "releases").glob("*/manifest.json")
+    value = json.loads(path.read_bytes())
+    assert path.read_bytes() == canonical_json(value)
+    assert value["id"] == digest(value["content"])
 
 
 def test_the_schema_that_ships_is_the_one_of_the_code_and_the_manifest_fits_it(manifest: dict[str, Any]) -> None:
