@@ -43,38 +43,40 @@ def clustered_size(
             **{f"way{place}": way for place, way in enumerate(ways)},
         }
     ).with_columns(pl.when(pl.col("^way.*$").is_null()).then(own).otherwise(pl.col("^way.*$").hash()).name.keep())
-    names = [name for name in rows.columns if name.startswith("way") and rows[name].n_unique() >= LEAST_CLUSTERS]
+    counts = {name: rows.get_column(name).n_unique() for name in rows.columns if name.startswith("way")}
+    names = [name for name, count in counts.items() if count >= LEAST_CLUSTERS]
     cells = rows.filter(pl.col("mass") > 0).get_column("cell").n_unique()
     if not names or cells < 2:
         return None
-    spreads = [_spread(rows, [name]) for name in names]
+    spreads = [_spread(rows, pl.col(name)) for name in names]
     if len(names) == 2:
-        spreads.append(sum(spreads) - _spread(rows, names))
+        spreads.append(sum(spreads) - _spread(rows, pl.struct(names).hash()))
     kish = effective_size(int(mass.sum()), squares_of(mass))
     return min(kish, (cells - 1) / max(spreads)) if max(spreads) > 0 else kish
 
 
-def _spread(rows: pl.DataFrame, by: list[str]) -> float:
-    """Σ_k V(p_k)/p_k between the clusters of `by`, in integers up to the last division."""
-    counted = (
-        rows.lazy()
-        .group_by(*by, "cell")
-        .agg(pl.col("mass").sum().cast(pl.Int128))
-        .with_columns(pl.col("mass").sum().over(by).alias("all"))
-        .collect()
-    )
+def _spread(rows: pl.DataFrame, cluster: pl.Expr) -> float:
+    """Σ_k V(p_k)/p_k between the clusters, in integers up to the last division."""
+    counted = rows.select("cell", "mass", cluster=cluster)
+    groups = counted.get_column("cluster").n_unique()
+    if groups < counted.height:
+        by_both = counted.lazy().group_by("cluster", "cell").agg(pl.col("mass").sum())
+        counted = by_both.with_columns(pl.col("mass").sum().over("cluster").alias("all")).collect()
+    else:
+        counted = counted.with_columns(pl.col("mass").alias("all"))
+    wide = pl.col("mass").cast(pl.Int128)
     by_cell = (
         counted.group_by("cell")
         .agg(
-            pl.col("mass").sum(),
-            (pl.col("mass") * pl.col("mass")).sum().alias("squares"),
-            (pl.col("mass") * pl.col("all")).sum().alias("products"),
+            mass=pl.col("mass").sum(),
+            squares=(wide * wide).sum(),
+            products=(wide * pl.col("all")).sum(),
         )
         .filter(pl.col("mass") > 0)
         .sort("cell")
     )
-    by_cluster = counted.select(*by, "all").unique(by).get_column("all")
-    groups, total, squares = by_cluster.len(), int(by_cluster.sum()), int((by_cluster * by_cluster).sum())
+    # Σ_c m_c² = Σ_k Σ_c m_ck·m_c
+    total, squares = (sum(by_cell.get_column(name).to_list()) for name in ("mass", "products"))
     found = 0.0
     for _, mass, own_squares, products in by_cell.iter_rows():
         # exact in integers: Σ(m_ck − p_k·m_c)² · M²

@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import polars as pl
@@ -233,6 +234,40 @@ def test_rows_in_equal_clusters_tell_as_little_as_their_clusters():
     assert clustered_size(values, clusters) == pytest.approx(19.0)
     assert clustered_size(values, pl.Series([str(i) for i in range(1000)])) == pytest.approx(999.0)
     assert clustered_size(values, pl.Series(["one"] * 1000)) is None
+
+
+@SOME
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 15), st.integers(0, 300), st.integers(0, 3)), min_size=30)
+)
+def test_rows_clustered_in_two_ways_tell_what_the_formula_says(rows):
+    values, one, two, weights = (list(column) for column in zip(*rows, strict=True))
+
+    def spread(cluster):
+        found, total = Fraction(), sum(weights)
+        held = {(c, k): 0 for c in cluster for k in values}
+        for c, k, weight in zip(cluster, values, weights, strict=True):
+            held[c, k] += weight
+        names = set(cluster)
+        for k in sorted(set(values)):
+            share = Fraction(sum(held[c, k] for c in names), total)
+            apart = sum((held[c, k] - share * sum(held[c, other] for other in set(values))) ** 2 for c in names)
+            found += len(names) * apart / (len(names) - 1) / total**2 / share if share else 0
+        return found
+
+    ways = [way for way in (one, two) if len(set(way)) >= 10]
+    cells = len({value for value, weight in zip(values, weights, strict=True) if weight})
+    found = clustered_size(
+        pl.Series(values), [pl.Series(one).cast(pl.String), pl.Series(two)], pl.Series(weights, dtype=pl.Float64)
+    )
+    if not ways or cells < 2:
+        assert found is None
+        return
+    spreads = [spread(way) for way in ways]
+    if len(ways) == 2:
+        spreads.append(sum(spreads) - spread(list(zip(one, two, strict=True))))
+    kish = Fraction(sum(weights) ** 2, sum(weight * weight for weight in weights))
+    assert found == pytest.approx(float(min(kish, (cells - 1) / max(spreads)) if max(spreads) else kish))
 
 
 @pytest.mark.skipif(not UKP.is_dir(), reason=f"{UKP} is not there")
