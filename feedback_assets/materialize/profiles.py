@@ -7,8 +7,8 @@ import polars as pl
 
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest
-from feedback_assets.signal.columns import signal_of, signals_of
-from feedback_assets.signal.profile import COUNTS, Profile, merged
+from feedback_assets.signal.columns import signal_of, signals_of, watched
+from feedback_assets.signal.profile import COUNTS, Cells, Profile, merged, needed
 from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.snapshot import Memo, Part, Snapshot, Table, scan, write_table
 from feedback_assets.threads import each
@@ -26,12 +26,22 @@ def profile_of(held: Held, table: Table, weight: str | None, columns: Sequence[s
     if known is not None:
         return known
     if weight is not None or "copy_index" in table.schema:
-        return _kept(held, digest([*whole, fingerprints]), signal_of(held.rows(table), weight, columns))
+        return _kept(held, digest([*whole, fingerprints]), _weighed(held, table, weight, columns))
     ends = range(len(table.parts) - 1, 0, -1)  # what stood before the newest batches was merged with them
     before = ((end, _recalled(held, digest([*whole, fingerprints[:end]]))) for end in ends)
     end, earlier = next(((end, known) for end, known in before if known), (0, None))
     parts = _of_parts(held, table, table.parts[end:], columns, whole)
     return _kept(held, digest([*whole, fingerprints]), merged([earlier, *parts] if earlier else parts))
+
+
+def _weighed(held: Held, table: Table, weight: str | None, columns: Sequence[str]) -> Profile:
+    """The profile of weighted or copied rows. The same records in the next stage are only weighed again."""
+    frame, key = held.rows(table), digest(["cells", sorted(columns)])
+    entries = watched(frame.collect_schema(), columns)
+    rows, mass = needed(frame, entries, weight)
+    cells = Cells.of(rows, entries, held.value(key))
+    held.keep_value(key, cells)
+    return cells.weighed(mass)
 
 
 def _of_parts(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from feedback_assets.signal.histogram import NULL, UNIT, cell_numbers, effective_size, mass_of, squares_of
-from feedback_assets.signal.profile import MASS, Frame, Watched, records
+from feedback_assets.signal.profile import Frame, Watched, records
 
 LEAST_CLUSTERS = 10
 """With fewer clusters the variance between them is not estimated."""
@@ -93,9 +93,10 @@ def size_in(
     there = [name for name in clusters if name in schema]
     if not there:
         return None
-    rows = records(frame, [*entry.needs, *there], weight)
+    rows, mass = records(frame, [*entry.needs, *there], weight)
     if entry.applies is not None:
-        rows = rows.filter(entry.applies.fill_null(False))
-    weights = rows.get_column(MASS) / UNIT if MASS in rows.columns else None
+        applies = rows.select(entry.applies.fill_null(False)).to_series()
+        rows, mass = rows.filter(applies), None if mass is None else mass.filter(applies)
+    weights = None if mass is None else mass / UNIT
     values = rows.select(entry.value.cast(pl.Float64 if entry.kind == "numeric" else pl.String)).to_series()
     return clustered_size(values, [rows.get_column(name) for name in there], weights, edges)

@@ -9,8 +9,8 @@ import polars as pl
 
 from feedback_assets.signal.columns import IDENTITIES, MONITORED
 from feedback_assets.signal.divergence import finite
-from feedback_assets.signal.histogram import OTHER, UNIT, decile_edges, effective_size
-from feedback_assets.signal.profile import MASS, Frame, Profile, named, records
+from feedback_assets.signal.histogram import OTHER, decile_edges, effective_size, squares_of
+from feedback_assets.signal.profile import Frame, Profile, named, records
 
 SAMPLE_UNITS = (("record", "row_id"), ("item", "item_id"), ("annotator", "annotator_id"))
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
@@ -121,19 +121,17 @@ def effective_sample_size(frame: Frame, weight: str | None) -> list[SampleSize]:
     """
     schema = frame.lazy().collect_schema()
     units = [(unit, column) for unit, column in SAMPLE_UNITS if column in schema]
-    rows = records(frame, [column for _, column in units], weight)
-    if MASS not in rows.columns:
-        rows = rows.with_columns(pl.lit(UNIT, pl.Int64).alias(MASS))
+    rows, mass = records(frame, [column for _, column in units], weight)
     sizes = []
     for unit, column in units:
-        held = rows.lazy().filter(pl.col(column).is_not_null())
+        ids = rows.get_column(column)
+        held = pl.repeat(1, len(ids), dtype=pl.Int64, eager=True) if mass is None else mass
+        if ids.null_count():
+            ids, held = ids.drop_nulls(), held.filter(ids.is_not_null())
         if unit != "record":
-            held = held.group_by(pl.col(column).hash()).agg(pl.col(MASS).sum())
-        wide = pl.col(MASS).cast(pl.Int128)
-        count, mass, squares = (
-            held.select(pl.len(), wide.sum().alias("m"), (wide * wide).sum().alias("s")).collect().row(0)
-        )
-        sizes.append(SampleSize(unit, count, effective_size(int(mass), int(squares))))
+            by_id = pl.DataFrame({"id": ids.hash(), "mass": held}).group_by("id")
+            held = by_id.agg(pl.col("mass").sum()).get_column("mass")
+        sizes.append(SampleSize(unit, len(held), effective_size(int(held.sum()), squares_of(held))))
     return sizes
 
 

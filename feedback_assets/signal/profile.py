@@ -6,13 +6,13 @@ All comparisons of the signal are made of profiles: monitoring reads the rows on
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
 
 from feedback_assets.errors import FeedbackError
-from feedback_assets.signal.histogram import NULL, UNIT, Histogram, Ordered, binned, fixed_point
+from feedback_assets.signal.histogram import NULL, UNIT, Histogram, Ordered, binned, fixed_point, squares_of
 
 Frame: TypeAlias = pl.DataFrame | pl.LazyFrame
 Kind: TypeAlias = Literal["categorical", "numeric"]
@@ -27,8 +27,8 @@ COUNTS = pl.Schema(
     }
 )
 """Columns of a profile's counts, which are sorted by column, value and number."""
-MASS = "\0mass"
 _PART = "\0part"
+_PLACE = "\0place"
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,44 @@ def profile(frame: Frame, watched: Sequence[Watched], weight: str | None = None)
     Raises:
         FeedbackError: there is no column `weight`, or a weight is null, negative or not finite.
     """
-    there = _there(frame, watched)
-    rows = records(frame, [name for entry in there for name in entry.needs], weight)
-    return _profile(_counted(rows, there, []), there, weighted=MASS in rows.columns)
+    rows, mass = needed(frame, watched, weight)
+    if mass is not None:
+        return Cells.of(rows, watched).weighed(mass)
+    there = _there(rows, watched)
+    return _profile(_counted(rows, there, []), there)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Which records have which value of each watched column: found once, weighed as often as their weights change."""
+
+    records: pl.DataFrame
+    kinds: Mapping[str, Kind]
+    counts: pl.DataFrame  # COUNTS without mass, and the places of the records
+
+    @staticmethod
+    def of(records: pl.DataFrame, watched: Sequence[Watched], known: "Cells | None" = None) -> "Cells":
+        """The cells of the `watched` columns that `records` have: `known` if they are those of the same records."""
+        if known is not None and known.records.equals(records):
+            return known
+        there = _there(records, watched)
+        places = {_PLACE: pl.List(pl.get_index_type())}
+        counts = _by_value(records.with_row_index(_PLACE), there, {}, pl.col(_PLACE), places)
+        rows = pl.col(_PLACE).list.len().cast(pl.Int64)
+        return Cells(records, {entry.name: entry.kind for entry in there}, counts.with_columns(rows=rows))
+
+    def weighed(self, mass: pl.Series | None) -> Profile:
+        """The profile of the records with these weights in millionths, or 1 each."""
+        mass = pl.repeat(UNIT, self.records.height, dtype=pl.Int64, eager=True) if mass is None else mass
+        weights, every, squares = mass.to_numpy(), squares_of(mass), dict.fromkeys(self.kinds, 0)
+        held = []
+        for (name,), mine in self.counts.partition_by("column", as_dict=True, maintain_order=True).items():
+            theirs = weights[mine.get_column(_PLACE).explode().to_numpy()]
+            ends = np.cumsum(mine.get_column("rows").to_numpy())
+            held.append(np.add.reduceat(theirs, np.concatenate([ends[:1] * 0, ends[:-1]])))
+            squares[str(name)] = every if len(theirs) == len(mass) else squares_of(pl.Series(theirs))
+        masses = pl.Series(np.concatenate([weights[:0], *held]))
+        return Profile(self.counts.drop(_PLACE).with_columns(mass=masses), dict(self.kinds), squares)
 
 
 def profiles(frame: Frame, watched: Sequence[Watched], lengths: Sequence[int]) -> list[Profile]:
@@ -121,7 +156,7 @@ def profiles(frame: Frame, watched: Sequence[Watched], lengths: Sequence[int]) -
     counts = _counted(rows.with_columns(part), there, [_PART])
     by_part = counts.partition_by(_PART, as_dict=True, include_key=False, maintain_order=True)
     nothing = counts.clear().drop(_PART)
-    return [_profile(by_part.get((place,), nothing), there, weighted=False) for place in range(len(lengths))]
+    return [_profile(by_part.get((place,), nothing), there) for place in range(len(lengths))]
 
 
 def _there(frame: Frame, watched: Sequence[Watched]) -> list[Watched]:
@@ -130,43 +165,41 @@ def _there(frame: Frame, watched: Sequence[Watched]) -> list[Watched]:
 
 
 def _counted(rows: pl.DataFrame, there: Sequence[Watched], by: list[str]) -> pl.DataFrame:
-    """COUNTS and `squares`, the sum of squared weights, by the columns `by` and each value; sorted."""
-    weighted = MASS in rows.columns
-    mass = pl.col(MASS) if weighted else pl.lit(UNIT, pl.Int64)
-    counted = []
+    """COUNTS by the columns `by` and each value, sorted."""
+    counts = _by_value(rows, there, rows.select(by).schema, pl.len().cast(pl.Int64).alias("rows"), {"rows": pl.Int64})
+    return counts.with_columns(mass=pl.col("rows") * UNIT)
+
+
+def _by_value(
+    rows: pl.DataFrame, there: Sequence[Watched], by: Mapping[str, Any], said: pl.Expr, schema: Mapping[str, Any]
+) -> pl.DataFrame:
+    """`said` of the rows (a column as in `schema`) by the columns `by`, each watched column and its values; sorted."""
+    found = []
     for entry in there:
         chosen = rows.lazy() if entry.applies is None else rows.lazy().filter(entry.applies.fill_null(False))
         if entry.kind == "numeric":
             number = entry.value.cast(pl.Float64)
-            value, number = pl.lit(None, pl.String), pl.when(number.is_finite()).then(number)
+            name, other, value = "number", "value", pl.when(number.is_finite()).then(number)
         else:
-            value, number = entry.value.cast(pl.String), pl.lit(None, pl.Float64)
-        name = "number" if entry.kind == "numeric" else "value"
-        counted.append(
-            chosen.select(*by, value=value, number=number, mass=mass)
+            name, other, value = "value", "number", entry.value.cast(pl.String)
+        found.append(
+            chosen.select(*by, *said.meta.root_names(), value.alias(name))
             .group_by(*by, name)
-            .agg(
-                rows=pl.len().cast(pl.Int64),
-                squares=(pl.col("mass").cast(pl.Int128) * pl.col("mass")).sum() if weighted else pl.lit(0, pl.Int128),
-                mass=pl.col("mass").sum() if weighted else pl.len().cast(pl.Int64) * UNIT,
-            )
-            .with_columns(
-                pl.lit(entry.name).alias("column"),
-                *(pl.lit(None, COUNTS[other]).alias(other) for other in ("value", "number") if other != name),
-            )
-            .select(*by, *COUNTS, "squares")
+            .agg(said)
+            .with_columns(pl.lit(entry.name).alias("column"), pl.lit(None, COUNTS[other]).alias(other))
+            .select(*by, "column", "value", "number", *schema)
         )
-    empty = pl.DataFrame(schema={**rows.select(by).schema, **COUNTS, "squares": pl.Int128})
-    return pl.concat([empty, *pl.collect_all(counted)]).sort(*by, "column", "value", "number")
+    key = {name: COUNTS[name] for name in ("column", "value", "number")}
+    empty = pl.DataFrame(schema={**by, **key, **schema})
+    return pl.concat([empty, *pl.collect_all(found)]).sort(*by, *key)
 
 
-def _profile(counts: pl.DataFrame, there: Sequence[Watched], *, weighted: bool) -> Profile:
-    by_column = counts.group_by("column").agg(pl.col("rows").sum(), pl.col("squares").sum())
-    squares = {name: int(sum_ if weighted else rows * UNIT**2) for name, rows, sum_ in by_column.iter_rows()}
+def _profile(counts: pl.DataFrame, there: Sequence[Watched]) -> Profile:
+    rows = dict(counts.group_by("column").agg(pl.col("rows").sum()).iter_rows())
     return Profile(
         counts.select(COUNTS.names()),
         {entry.name: entry.kind for entry in there},
-        {entry.name: squares.get(entry.name, 0) for entry in there},
+        {entry.name: rows.get(entry.name, 0) * UNIT**2 for entry in there},
     )
 
 
@@ -186,10 +219,16 @@ def merged(profiles: Sequence[Profile]) -> Profile:
     return Profile(counts, kinds, squares)
 
 
-def records(frame: Frame, columns: Sequence[str], weight: str | None) -> pl.DataFrame:
-    """`columns` of each record and, where rows are weighted or copied, its weight in millionths as MASS (Int64).
+def needed(frame: Frame, watched: Sequence[Watched], weight: str | None) -> tuple[pl.DataFrame, pl.Series | None]:
+    """The `records` of `frame`, with what the `watched` columns that it has are made of."""
+    return records(frame, [name for entry in _there(frame, watched) for name in entry.needs], weight)
 
-    Of the copies of a record one has the `copy_index` 0.
+
+def records(frame: Frame, columns: Sequence[str], weight: str | None) -> tuple[pl.DataFrame, pl.Series | None]:
+    """`columns` of each record and, where rows are weighted or copied, its weight in millionths (Int64).
+
+    Of the copies of a record one has the `copy_index` 0. The weights are beside the columns, not among them: Polars
+    would copy all columns to cut them as these.
 
     Raises:
         FeedbackError: there is no column `weight`, or a weight is null, negative or not finite.
@@ -199,18 +238,21 @@ def records(frame: Frame, columns: Sequence[str], weight: str | None) -> pl.Data
     copied = "copy_index" in schema and "row_id" in schema
     if weight is not None and weight not in schema:
         raise FeedbackError(f"no weight column {weight!r}; columns are {', '.join(schema)}")
-    wanted = dict.fromkeys((*columns, *([weight] if weight else []), *(["row_id", "copy_index"] if copied else [])))
-    rows = lazy.select(list(wanted)).collect()
-    if weight is not None:
-        rows = rows.with_columns(fixed_point(rows.get_column(weight)).alias(MASS))
-    elif copied:
-        rows = rows.with_columns(pl.lit(UNIT, pl.Int64).alias(MASS))
-    if copied:
-        first = pl.col("copy_index") == 0
-        further = rows.filter(~first).group_by("row_id").agg(pl.col(MASS).sum().alias("\0further"))
-        firsts = rows.filter(first).join(further, on="row_id", how="left", maintain_order="left")
-        rows = firsts.with_columns(pl.col(MASS) + pl.col("\0further").fill_null(0)).drop("\0further", "copy_index")
-    return rows
+    columns = list(dict.fromkeys(columns))
+    rows = lazy.select(list(dict.fromkeys((*columns, *([weight] if weight else []))))).collect()
+    mass = None if weight is None else fixed_point(rows.get_column(weight))
+    rows = rows.select(columns)
+    if not copied:
+        return rows, mass
+    ids = lazy.select("row_id", "copy_index").collect()
+    ids = ids.with_columns(mass=pl.repeat(UNIT, ids.height, dtype=pl.Int64, eager=True) if mass is None else mass)
+    first = ids.get_column("copy_index") == 0
+    further = ids.filter(~first).group_by("row_id").agg(pl.col("mass").sum().alias("further"))
+    firsts = ids.filter(first).join(further, on="row_id", how="left", maintain_order="left")
+    count = firsts.height
+    # In a table all further copies come after the others.
+    rows = rows.head(count) if first.head(count).all() else rows.filter(first)
+    return rows, firsts.select(pl.col("mass") + pl.col("further").fill_null(0)).to_series()
 
 
 def named(counted: Profile, column: str, *, nulls: bool = False) -> dict[str, int]:

@@ -16,7 +16,7 @@ from feedback_assets.signal.columns import MONITORED, signal_of
 from feedback_assets.signal.comparisons import Sizes, baseline_drift, drift_between
 from feedback_assets.signal.losses import LOST, GroupLoss, heavy_losses, loss_by_annotator, loss_by_group
 from feedback_assets.signal.monitor import distribution, effective_sample_size, identity_changes
-from feedback_assets.signal.profile import merged
+from feedback_assets.signal.profile import Cells, merged
 from feedback_assets.signal.section import AllowedLoss, Limits, Monitoring
 
 SOME = settings(deadline=None, max_examples=40)
@@ -207,6 +207,33 @@ def test_a_profile_is_the_sum_of_those_of_its_parts(rows, cut, weighted):
     for total in (one + two, two + one, merged([two, one])):
         assert total.counts.equals(whole.counts)
         assert (dict(total.kinds), dict(total.squares)) == (dict(whole.kinds), dict(whole.squares))
+
+
+@SOME
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([*"abc", None]), st.integers(0, 9) | st.none(), st.sampled_from(["a", "b", "tie"])),
+        max_size=40,
+    )
+)
+def test_records_that_weigh_one_have_the_profile_of_unweighted_ones(rows):
+    frame = records([{"category": c, "prompt_chars": n, "response_a_chars": 1, "label": k} for c, n, k in rows])
+    weighted = frame.with_columns(weight=pl.lit(1.0))
+    copies = pl.concat(
+        [weighted.with_columns(weight=pl.lit(w), copy_index=pl.lit(i)) for i, w in ((0, 0.25), (1, 0.75))]
+    )
+    plain = signal_of(frame)
+    for found in (signal_of(weighted, "weight"), signal_of(copies, "weight"), signal_of(copies.reverse(), "weight")):
+        assert found.counts.equals(plain.counts)
+        assert (found.kinds, found.squares) == (plain.kinds, plain.squares)
+
+
+def test_cells_that_are_known_are_those_of_the_same_records_only():
+    frame, other = (records([{"category": c, "label": "a"} for c in text]) for text in ("aab", "abb"))
+    known = Cells.of(frame, MONITORED)
+    assert Cells.of(frame.clone(), MONITORED, known) is known
+    found = Cells.of(other, MONITORED, known).weighed(pl.Series([1, 2, 4]))
+    assert found.of("category").select("value", "rows", "mass").rows() == [("a", 1, 1), ("b", 2, 6)]
 
 
 def test_of_many_categories_the_distribution_names_fifty_and_pools_the_rest():
