@@ -42,8 +42,7 @@ def conservation(input_ids: Frame, output: Frame, fates: Frame, *, name: str = "
     """
     told = fates.lazy().collect()
     if _plainly_conserved(input_ids, told, output):
-        rows_in, rows_out = (frame.lazy().select(pl.len()).collect().item() for frame in (input_ids, output))
-        return _result(name, {}, rows_in, rows_out, told, 0)
+        return _result(name, {}, told.height, int(told.get_column("copies").sum()), told, 0)
     came, stands = _came(input_ids), _stands(output)
     problems: dict[str, pl.Series] = {}
     fate, copies = pl.col("fate"), pl.col("copies").fill_null(0)
@@ -103,42 +102,39 @@ def _plainly_conserved(input_ids: Frame, told: pl.DataFrame, output: Frame) -> b
 
     Ids are compared as 64-bit hashes; where this says no, the full comparison decides and names what is wrong.
     """
-    schema = output.lazy().collect_schema()
-    if "copy_index" in input_ids.lazy().collect_schema():
+    fate, copies, row = pl.col("fate"), pl.col("copies"), pl.col("row_id").hash()
+    others = told.filter(((fate != "kept") | (copies != 1)).fill_null(value=True))
+    sound = ((fate == "copied") & (copies >= 1)) | (fate.is_in(GONE) & (fate != "converted") & (copies == 0))
+    if not others.select(sound.fill_null(value=False).all()).item():
         return False
-    fate, copies = pl.col("fate"), pl.col("copies")
-    sound = (
-        ((fate == "kept") & (copies == 1)) | ((fate == "copied") & (copies >= 1)) | (fate.is_in(GONE) & (copies == 0))
-    )
-    if not told.select((sound & (fate != "converted")).fill_null(value=False).all()).item():
+    came, further = _firsts(input_ids)
+    if came.n_unique() < came.len() or not _among(further.get_column("row_id"), came):
         return False
-    due = told.select("fate", "copies", row=pl.col("row_id").hash(), into=pl.col("into").hash())
-    came = input_ids.lazy().select(pl.col("row_id").hash()).collect().to_series()
-    if came.n_unique() < came.len() or not _same(came, due.get_column("row")):
+    rows = told.select(row).to_series()
+    if not _same(came, rows):
         return False
-    copied = "copy_index" in schema
-    stands = (
-        output.lazy()
-        .select(pl.col("row_id").hash(), *([pl.col("copy_index")] if copied else [pl.lit(0).alias("copy_index")]))
-        .collect()
-    )
-    firsts, further = (
-        (stands.filter(pl.col("copy_index") == 0), stands.filter(pl.col("copy_index") != 0))
-        if copied
-        else (stands, stands.clear())
-    )
-    standing = due.filter(copies > 0)
-    again = standing.filter(copies > 1).select(pl.col("row").repeat_by(copies - 1).explode(empty_as_null=False))
-    if not _same(firsts.get_column("row_id"), standing.get_column("row")):
-        return False
-    if not _same(further.get_column("row_id"), again.to_series()) or further.n_unique() < further.height:
+    stands, further = _firsts(output)
+    standing = rows.filter(told.get_column("copies") > 0)
+    again = others.filter(copies > 1).select(row.repeat_by(copies - 1).explode(empty_as_null=False))
+    if not _same(stands, standing) or not _same(further.get_column("row_id"), again.to_series()):
         return False
     # What another row went into stands in the output, and so is not itself merged.
-    pointing = due.filter(fate.is_in(POINTING)).join(
-        standing.select(into="row"), on="into", how="anti", nulls_equal=False
-    )
-    nameless = told.filter(fate.is_in(POINTING) & pl.col("into").is_null())
-    return pointing.is_empty() and nameless.is_empty()
+    into = others.filter(fate.is_in(POINTING)).get_column("into")
+    return further.n_unique() == further.height and not into.null_count() and _among(into.hash(), standing)
+
+
+def _firsts(rows: Frame) -> tuple[pl.Series, pl.DataFrame]:
+    """Hashes of the ids of the rows, and those of further copies apart, with their `copy_index`."""
+    row = pl.col("row_id").hash()
+    if "copy_index" not in rows.lazy().collect_schema():
+        ids = rows.lazy().select(row).collect()
+        return ids.to_series(), ids.clear()
+    ids = rows.lazy().select(row, "copy_index").collect()
+    return ids.filter(pl.col("copy_index") == 0).to_series(), ids.filter(pl.col("copy_index") != 0)
+
+
+def _among(some: pl.Series, known: pl.Series) -> bool:
+    return some.is_empty() or bool(some.is_in(known.implode()).all())
 
 
 def _same(one: pl.Series, other: pl.Series) -> bool:

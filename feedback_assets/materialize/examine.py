@@ -148,9 +148,9 @@ def _signals(
     def conserved() -> CheckResult:
         if came is None:
             return _intake_conserves(after, fates.lazy())
-        ids = project.held.rows(came).select("row_id")
+        ids = project.held.rows(came).select([name for name in ("row_id", "copy_index") if name in came.schema])
         stands = after.select([name for name in ("row_id", "copy_index", "parents") if name in table.schema])
-        return conservation(ids.unique() if "copy_index" in came.schema else ids, stands, fates)
+        return conservation(ids, stands, fates)
 
     with ThreadPoolExecutor(2) as beside:
         sized, checked = beside.submit(effective_sample_size, after, stage.weight), beside.submit(conserved)

@@ -108,6 +108,8 @@ def test_redelivered_rows_share_an_id_and_have_a_fate_each():
 def test_copies_that_come_in_have_one_fate_together():
     came = pl.DataFrame({"row_id": ["a", "a"], "copy_index": [0, 1]})
     assert conservation(came, ids("a"), fates(("a", "kept"))).passed
+    stray = pl.DataFrame({"row_id": ["a", "b"], "copy_index": [0, 1]})
+    assert violations(stray, ids("a"), fates(("a", "kept"))) == ["came in and have no fate"]
 
 
 @SOME
@@ -126,3 +128,31 @@ def test_removing_or_doubling_any_one_fate_fails(chosen, data):
     without = told.filter(pl.int_range(pl.len()) != victim)
     assert not conservation(came, out, without).passed
     assert not conservation(came, out, pl.concat([told, told[victim : victim + 1]])).passed
+
+
+ROW = st.tuples(
+    st.sampled_from("abc"),
+    st.sampled_from(["kept", "kept", "copied", "dropped", "merged", "redelivered", "converted", "odd", None]),
+    st.sampled_from([0, 0, 1, 1, 2]),
+    st.sampled_from(["a", "b", "z", None]),
+)
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(ROW, max_size=3), st.sampled_from(["", *"abcz"]), st.integers(0, 20))
+def test_what_passes_is_what_the_rules_say(told, came_too, twice):
+    came = [*dict.fromkeys(row for row, *_ in told), *came_too]
+    out = [(row, n) for row, fate, copies, _ in told if fate in ("kept", "copied") for n in range(copies)]
+    out += out[twice : twice + 1]
+    merged = {row for row, fate, *_ in told if fate == "merged"}
+
+    def sound(fate, copies, into):
+        if fate in ("kept", "copied"):
+            return copies == 1 or (fate == "copied" and copies > 1)
+        known = fate == "dropped" or (into in came and not (fate == "merged" and into in merged))
+        return fate in ("dropped", "merged", "redelivered") and copies == 0 and known
+
+    right = all(sound(*rest) for _, *rest in told) and sorted(row for row, *_ in told) == sorted(came)
+    output = pl.DataFrame(out, schema={"row_id": pl.String, "copy_index": pl.UInt32}, orient="row")
+    telling = fates(*((row, fate, copies, into) for row, fate, copies, into in told))
+    assert conservation(ids(*came), output, telling).passed == (right and len(set(out)) == len(out))
