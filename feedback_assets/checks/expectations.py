@@ -259,7 +259,10 @@ def _telling(
         if entry.type == PAIR_IN_SET and set(pair) <= set(rows.columns):
             yield rows.select(pair).unique().sort(pair), [entry]
         elif entry.type == ROW_COUNT:
-            yield pl.DataFrame({"row": pl.zeros(rows.height, pl.UInt8, eager=True)}), [entry]
+            bounds = [entry.kwargs.get(name) or 0 for name in ("min_value", "max_value")]
+            # All numbers of rows beyond both bounds are alike.
+            most = max(bounds) + 1 if all(isinstance(bound, int) for bound in bounds) else rows.height
+            yield pl.DataFrame({"row": pl.zeros(min(rows.height, most), pl.UInt8, eager=True)}), [entry]
 
 
 def _extremes(column: pl.Series) -> pl.Series:

@@ -190,3 +190,17 @@ def test_nothing_is_remembered_of_what_could_not_be_told():
     assert memory == {}
     run_suite(ROWS, [BETWEEN], "filtered", memory)
     assert memory
+
+
+@pytest.mark.parametrize("bounds", [{"min_value": 3}, {"max_value": 3}, {"min_value": 2, "max_value": 3}, {}])
+@pytest.mark.parametrize("strict", [{}, {"strict_min": True}, {"strict_max": True}])
+def test_of_the_number_of_rows_it_is_remembered_that_it_is_beyond_a_bound(bounds, strict):
+    memory = Kept()
+    asked = Expectation("expect_table_row_count_to_be_between", "m", {**bounds, **strict})
+    for height in range(7):
+        rows = pl.DataFrame({"row_id": ["a"] * height})
+        (found,) = run_suite(rows, [asked], "filtered", memory)
+        low, high = height - bool(strict.get("strict_min")), height + bool(strict.get("strict_max"))
+        assert found.passed == (low >= bounds.get("min_value", low) and high <= bounds.get("max_value", high))
+        assert found.observed["observed_value"] == height
+    assert len(memory) == max(bounds.values(), default=0) + 2
