@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -109,7 +110,10 @@ def _materialize(
     arrived: Mapping[str, str] = {}
     noticed: tuple[str, ...] = ()
     if entry.function is None:
-        taken = _from_outside(project, asset, section, previous, now)
+        with ThreadPoolExecutor(1) as beside:  # what the last run left is read while new batches are mapped
+            if previous is not None and (last := project.commits.latest("filtered")) is not None:
+                beside.submit(project.held.ahead, last.snapshot.tables["rows"])
+            taken = _from_outside(project, asset, section, previous, now)
         snapshot, rows_in, arrived, noticed = taken.snapshot, taken.rows_in, taken.arrived, taken.noticed
     else:
         snapshot = compute(project, asset, inputs)

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from threading import Lock
@@ -60,6 +61,12 @@ class Held:
             self._keep(table.parts, rows)
         return rows.lazy().select(list(table.schema))
 
+    def ahead(self, table: Table) -> None:
+        """Read `table`, most of which is asked for soon, where it fits; what cannot be read is said when it is."""
+        if _bytes(table.parts) <= HELD_BYTES:
+            with suppress(OSError, pl.exceptions.PolarsError), self._lock:
+                self._read(table.parts)
+
     def text(self, part: Part) -> pl.LazyFrame:
         """The rows of a part of text: near-duplicates and exports read those of a new batch one after the other."""
         key = tuple(self.store.erasures.current(file.key) for file in part.files)
@@ -96,15 +103,15 @@ class Held:
     def _one_below_the_other(self, files: Sequence[File]) -> pl.DataFrame:
         """The rows of files with the same columns; what another table joined already is not copied."""
         held = [self._files[file.digest] for file in files]
-        ends = list(accumulate(one.rows for one in held))
-        whole = held[0].frame
-        starts = [0, *ends[:-1]]
-        if whole.height != ends[-1] or any(
-            one.frame is not whole or one.start != start for one, start in zip(held, starts, strict=True)
+        frame, first = held[0].frame, held[0].start
+        *starts, end = accumulate((one.rows for one in held), initial=first)
+        if frame.n_chunks() == 1 and all(
+            one.frame is frame and one.start == start for one, start in zip(held, starts, strict=True)
         ):
-            whole = pl.concat([one.frame.slice(one.start, one.rows) for one in held], rechunk=True)
-            for file, one, start in zip(files, held, starts, strict=True):
-                self._files[file.digest] = _Held(one.bytes, whole, start, one.rows)
+            return frame.slice(first, end - first)
+        whole = pl.concat([one.frame.slice(one.start, one.rows) for one in held], rechunk=True)
+        for file, one, start in zip(files, held, starts, strict=True):
+            self._files[file.digest] = _Held(one.bytes, whole, start - first, one.rows)
         return whole
 
     def _read(self, parts: Sequence[Part]) -> None:
@@ -113,7 +120,7 @@ class Held:
         missing = [entry for name, entry in wanted.items() if name not in self._files]
         for _, run in groupby(sorted(missing, key=lambda entry: entry[0].columns), key=lambda entry: entry[0].columns):
             listed = list(run)
-            frame = side_by_side(self.store, [Part(rows, (file,)) for file, rows in listed]).collect().rechunk()
+            frame = side_by_side(self.store, [Part(rows, (file,)) for file, rows in listed]).collect()
             starts = accumulate((rows for _, rows in listed), initial=0)
             for (file, rows), start in zip(listed, starts, strict=False):
                 self._files[file.digest] = _Held(file.bytes, frame, start, rows)

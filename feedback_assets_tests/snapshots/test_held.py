@@ -1,12 +1,14 @@
-"""Text that a process holds: what it read once, up to a bound, and never what an erasure took."""
+"""Tables and text that a process holds: what it read once, up to a bound, and never what an erasure took."""
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from feedback_assets.snapshots import held as module
 from feedback_assets.snapshots.erasures import Erasure, erasure_key
 from feedback_assets.snapshots.held import Held
-from feedback_assets.snapshots.snapshot import scan_part, write_part
+from feedback_assets.snapshots.snapshot import Part, Table, scan, scan_part, write_part
 from feedback_assets.snapshots.store import LocalStore
 
 
@@ -55,3 +57,54 @@ def test_what_an_erasure_rewrote_is_not_remembered(store):
     gone(store, part)
     assert held.text(part).collect().equals(text("******"))
     assert scan_part(store, part).collect().equals(text("******"))
+
+
+PARTS = [
+    pl.DataFrame({"row_id": [f"{part}-{row}" for row in range(part + 1)], "arrival": [part] * (part + 1)})
+    for part in range(5)
+]
+
+
+def table_of(store, parts, *, beside=()):
+    """Some of PARTS; those of `beside` with a column in a file of its own."""
+    told = []
+    for part in parts:
+        files = write_part(store, PARTS[part]).files
+        if part in beside:
+            files += write_part(store, PARTS[part].select(more=pl.col("arrival") * 10)).files
+        told.append(Part(PARTS[part].height, files, (part, part)))
+    return Table({"row_id": "string", "arrival": "int64", **({"more": "int64"} if beside else {})}, tuple(told))
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    asked=st.lists(st.tuples(st.lists(st.integers(0, 4), min_size=1), st.booleans()), max_size=6), room=st.booleans()
+)
+def test_whatever_was_read_before_a_table_has_its_own_rows_in_order(store, monkeypatch, asked, room):
+    monkeypatch.setattr(module, "HELD_BYTES", 2**20 if room else 12_000)
+    held = Held(store)
+    for parts, wide in asked:
+        table = table_of(store, parts, beside=parts if wide else ())
+        held.ahead(table_of(store, sorted(parts)))
+        assert held.rows(table).collect().equals(scan(store, table).collect())
+
+
+def test_a_column_lies_in_one_place_for_all_tables_that_have_it(store):
+    held = Held(store)
+
+    def place(parts, beside=()):
+        arrival = held.rows(table_of(store, parts, beside=beside)).collect()["arrival"]
+        assert arrival.n_chunks() == 1
+        return arrival.to_arrow().buffers()[1].address
+
+    assert place(range(4)) == place(range(4), beside=range(4))
+    whole = place(range(5))
+    assert [place(range(4)), place(range(1, 3))] == [whole, whole + PARTS[0].height * 8]
+
+
+def test_what_is_read_ahead_and_is_gone_is_said_when_it_is_asked_for(store):
+    held, table = Held(store), table_of(store, range(2))
+    gone(store, table.parts[0])
+    held.ahead(table)
+    with pytest.raises(OSError, match="No such file"):
+        held.rows(table)
