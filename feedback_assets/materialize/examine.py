@@ -25,13 +25,13 @@ from feedback_assets.materialize.comparisons import (
     takers,
     transformation,
 )
-from feedback_assets.materialize.profiles import lost_of, profile_of
+from feedback_assets.materialize.profiles import lost_of, profile_of, sizes_of
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import Policy
 from feedback_assets.required import REGISTRIES, Required, baseline_name
 from feedback_assets.signal.comparisons import ColumnDrift
 from feedback_assets.signal.losses import LOST, heavy_losses, loss_by_annotator, loss_by_group
-from feedback_assets.signal.monitor import distribution, effective_sample_size, identity_changes
+from feedback_assets.signal.monitor import distribution, identity_changes
 from feedback_assets.signal.section import Monitoring
 from feedback_assets.snapshots.snapshot import Snapshot, scan
 from feedback_assets.sources.guidelines import overlaps
@@ -153,7 +153,7 @@ def _signals(
         return conservation(ids, stands, fates)
 
     with ThreadPoolExecutor(2) as beside:
-        sized, checked = beside.submit(effective_sample_size, after, stage.weight), beside.submit(conserved)
+        sized, checked = beside.submit(sizes_of, project.held, table, stage.weight, came), beside.submit(conserved)
         seen = profile_of(project.held, table, stage.weight, counted)
         sizes, results = sized.result(), [checked.result()]
     quoting = may_quote(examined.policy)

@@ -8,6 +8,7 @@ import polars as pl
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest
 from feedback_assets.signal.columns import signal_of, signals_of, watched
+from feedback_assets.signal.monitor import SAMPLE_UNITS, SampleSize, effective_sample_size
 from feedback_assets.signal.profile import COUNTS, Cells, Profile, merged, needed
 from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.snapshot import Memo, Part, Snapshot, Table, scan, write_table
@@ -98,6 +99,27 @@ def _kept(held: Held, key: str, found: Profile) -> Profile:
     table = write_table(held.store, found.counts.cast(dict(COUNTS)), part_rows=max(found.counts.height, 1))  # type: ignore[arg-type]
     Memo(held.store).put(key, Snapshot("profile", {"counts": table}, {"kinds": found.kinds, "squares": found.squares}))
     return found
+
+
+def sizes_of(held: Held, table: Table, weight: str | None, came: Table | None) -> list[SampleSize]:
+    """Effective sample sizes of a table; without weights they are those of `came` where the same rows went on."""
+
+    def key(of: Table) -> str:
+        units = [column for _, column in SAMPLE_UNITS if column in table.schema]
+        return digest(["sizes", weight, units, [part.fingerprint for part in of.parts]])
+
+    same = weight is None and came is not None and _went_on(came, table)
+    known = held.value(key(came)) if came is not None and same else None
+    found = known or effective_sample_size(held.rows(table), weight)
+    held.keep_value(key(table), found)
+    return found
+
+
+def _went_on(came: Table, table: Table) -> bool:
+    """Whether `table` has the same rows as `came`, with further columns beside them or none."""
+    return len(came.parts) == len(table.parts) and all(
+        part.files == after.files[: len(part.files)] for part, after in zip(came.parts, table.parts, strict=True)
+    )
 
 
 def lost_of(rows: pl.LazyFrame, fates: pl.DataFrame, lost: Sequence[str]) -> Profile | None:
