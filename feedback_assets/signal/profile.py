@@ -78,9 +78,23 @@ class Profile:
         there = pl.any_horizontal(pl.col("value", "number").is_not_null())
         return frozenset(self.counts.filter(there).get_column("column").unique())
 
+    @cached_property
+    def names(self) -> dict[str, dict[str | None, int]]:
+        """Rows by value, null among them, of each categorical column."""
+        found: dict[str, dict[str | None, int]] = {}
+        cells = self.counts.filter(pl.col("number").is_null()).select("column", "value", "rows")
+        for column, value, rows in cells.iter_rows():
+            found.setdefault(column, {})[value] = rows
+        return found
+
     def ordered(self, column: str) -> Ordered:
         """The values of a numeric column in order."""
-        return Ordered.counted(self.of(column).select("number", "rows", "mass"), self.squares[column])
+        return self._ordered[column]
+
+    @cached_property
+    def _ordered(self) -> dict[str, Ordered]:
+        numeric = (name for name, kind in self.kinds.items() if kind == "numeric")
+        return {name: Ordered.counted(self.of(name), self.squares[name]) for name in numeric}
 
     def histogram(self, column: str, edges: tuple[float, ...] | None = None) -> Histogram:
         """Weight by category, or by interval where `edges` are given."""
@@ -257,6 +271,8 @@ def records(frame: Frame, columns: Sequence[str], weight: str | None) -> tuple[p
 
 def named(counted: Profile, column: str, *, nulls: bool = False) -> dict[str, int]:
     """Rows by value of a categorical column; without `nulls` only those that have one."""
-    held = counted.of(column).select("value", "rows")
-    held = held.with_columns(pl.col("value").fill_null(NULL)) if nulls else held.drop_nulls("value")
-    return dict(held.group_by("value").agg(pl.col("rows").sum()).sort("value").iter_rows())
+    held = counted.names.get(column, {})
+    found = {value: rows for value, rows in held.items() if value is not None}
+    if nulls and None in held:
+        found[NULL] = found.get(NULL, 0) + held[None]
+    return found
