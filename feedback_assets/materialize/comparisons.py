@@ -129,7 +129,7 @@ def _why_transformed(
         return attribution.by_factor(rows, drift, moved, factors)
     if "copy_index" in before.schema:
         return None
-    told = fates.lazy().select(
+    told = fates.select(
         "row_id",
         pl.col("fate").alias("_fate"),
         pl.col("rule").alias("_rule"),
@@ -137,7 +137,10 @@ def _why_transformed(
         pl.col("copies").alias("_copies"),
         pl.coalesce("into", "row_id").alias("_cluster"),
     )
-    came = before.rows.join(told, on="row_id", how="left")
+    if before.rows.select("row_id").collect().equals(told.select("row_id")):
+        came = pl.concat([before.rows, told.lazy().drop("row_id")], how="horizontal")
+    else:
+        came = before.rows.join(told.lazy(), on="row_id", how="left")
     if before.weight is not None:
         rows = attribution.with_cells(came.with_columns(pl.col(before.weight).alias("_weight")), column, drift, ())
         return attribution.by_copies(rows, drift, moved)
