@@ -60,23 +60,25 @@ def _of_parts(
 
 def profile_of_arrivals(held: Held, table: Table, arrivals: Sequence[int], columns: Sequence[str]) -> Profile:
     """The profile of the rows of some arrivals: a part that holds others too is read, and remembered with them."""
-    whole = ["profile", code_digest("feedback_assets.signal.columns"), None, sorted(columns), list(table.schema)]
     wanted = set(arrivals)
-
-    def counted(part: Part) -> Profile:
+    whole, partly = [], []
+    for part in table.parts:
         first, last = part.arrivals or (0, -1)
         mine = sorted(wanted & set(range(first, last + 1)))
-        if len(mine) == last - first + 1:
-            return _of_parts(held, table, [part], columns, whole)[0]
-        key = digest([*whole, "arrivals", part.fingerprint, mine])
+        if mine and len(mine) == last - first + 1:
+            whole.append(part)
+        elif mine:
+            partly.append((part, mine))
+
+    def counted(part: Part, mine: list[int]) -> Profile:
+        code = code_digest("feedback_assets.signal.columns")
+        key = digest(["profile", code, sorted(columns), list(table.schema), "arrivals", part.fingerprint, mine])
         known = _recalled(held, key)
         rows = held.rows(Table(table.schema, (part,))).filter(pl.col("arrival").is_in(mine))
         return known or _kept(held, key, signal_of(rows, None, columns))
 
-    parts = [
-        part for part in table.parts if part.arrivals and wanted & set(range(part.arrivals[0], part.arrivals[1] + 1))
-    ]
-    return merged(each(counted, parts))
+    found = [profile_of(held, Table(table.schema, tuple(whole)), None, columns)] if whole else []
+    return found[0] if found and not partly else merged([*found, *each(lambda one: counted(*one), partly)])
 
 
 def _recalled(held: Held, key: str) -> Profile | None:
