@@ -151,7 +151,7 @@ class Cells:
         weights, every, squares = mass.to_numpy(), squares_of(mass), dict.fromkeys(self.kinds, 0)
         held = []
         for (name,), mine in self.counts.partition_by("column", as_dict=True, maintain_order=True).items():
-            theirs = weights[mine.get_column(_PLACE).explode().to_numpy()]
+            theirs = weights.take(mine.get_column(_PLACE).explode().to_numpy())
             ends = np.cumsum(mine.get_column("rows").to_numpy())
             held.append(np.add.reduceat(theirs, np.concatenate([ends[:1] * 0, ends[:-1]])))
             squares[str(name)] = every if len(theirs) == len(mass) else squares_of(pl.Series(theirs))
