@@ -1,5 +1,6 @@
 """The engine of one machine: runs part-wise functions in this process and remembers their results in the store."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,12 +48,8 @@ class LocalEngine:
         """See `Engine.scan`."""
         digests = [part_digest for part_digest, _ in parts]
         keys = [_key(function, digests[: end + 1], parameters) for end in range(len(parts))]
-        results: list[pl.DataFrame] = []
-        for key in keys:
-            known = self.memo.get(key)
-            if known is None:
-                break
-            results.append(scan(self.store, known.tables["rows"]).collect())
+        known = itertools.takewhile(lambda found: found is not None, map(self.memo.get, keys))
+        results = pl.collect_all([scan(self.store, found.tables["rows"]) for found in known if found])
         frames = [frame for _, frame in parts]
         done = len(results)
         if done < len(parts):

@@ -213,11 +213,14 @@ def write_rows(store: Store, rows: pl.DataFrame, came: pl.DataFrame, before: Tab
         originals = int((rows.get_column("copy_index") == 0).sum())
         firsts, copies = rows[:originals], rows[originals:]
     stands = _standing(firsts, came)
-    all_stand = bool(stands.all())
+    standing = int(stands.sum())
+    ahead = bool(stands.head(standing).all())  # nothing is copied to leave out what comes last
     names = [name for name in came.columns if name in rows.columns]
     added = [name for name in rows.columns if name not in names]
     left_over, new = firsts.select(names), firsts.select(added)
-    if not all(_alike(left_over[name], came[name] if all_stand else came[name].filter(stands)) for name in names):
+    if not all(
+        _alike(left_over[name], came[name].head(standing) if ahead else came[name].filter(stands)) for name in names
+    ):
         # It moved rows or rewrote a column, so that nothing of what came can be kept.
         return write_table(store, rows, last_arrivals=[part.arrivals[1] for part in before.parts if part.arrivals])
     pieces: list[tuple[Part, pl.Series, int]] = []
@@ -242,13 +245,16 @@ def write_rows(store: Store, rows: pl.DataFrame, came: pl.DataFrame, before: Tab
 
 
 def write_fates(store: Store, fates: pl.DataFrame, came: pl.DataFrame, before: Table) -> Table:
-    """Write the fates of the rows `came`, which are the table `before`, part by part.
+    """Write the fates of the rows `came`, which are the table `before`, part by part; further copies have none.
 
     The ids of a part's rows lie in a file of their own, which all stages share; what became of them stands beside it.
     """
-    if fates.height != came.height or not fates.get_column("row_id").equals(came.get_column("row_id")):
+    ends = list(accumulate(part.rows for part in before.parts))
+    row_id = came.get_column("row_id").head(fates.height)
+    if fates.height not in ends or not fates.get_column("row_id").equals(row_id):
         return write_table(store, fates)
-    starts = [0, *accumulate(part.rows for part in before.parts)]
+    ends = ends[: ends.index(fates.height) + 1]
+    starts = [0, *ends[:-1]]
     ids, told = fates.select("row_id"), fates.drop("row_id")
 
     def written(place: int) -> Part:
@@ -260,7 +266,7 @@ def write_fates(store: Store, fates: pl.DataFrame, came: pl.DataFrame, before: T
             store.remember(name, asdict(of_ids))
         return Part(part.rows, (of_ids, _write_file(store, told.slice(start, part.rows))))
 
-    return Table(schema_of(fates), tuple(each(written, range(len(before.parts)))))
+    return Table(schema_of(fates), tuple(each(written, range(len(ends)))))
 
 
 def _standing(rows: pl.DataFrame, came: pl.DataFrame) -> pl.Series:

@@ -80,12 +80,12 @@ def training_set(inputs: Inputs, section: TrainingSetSection, engine: Engine) ->
             ties or missing margins that its policy calls an error.
     """
     del engine
-    rows = (
-        inputs.rows.filter(pl.col("copy_index") == 0)
-        .drop("copy_index")
-        .with_columns((pl.col("weight") * pl.col("copies")).alias("training_weight"))
-        .collect()
-    )
+    came = inputs.rows.collect()
+    first = came.get_column("copy_index") == 0
+    records = int(first.sum())
+    # Further copies come last: nothing is copied to leave them out.
+    rows = came.head(records) if first.head(records).all() else came.filter(first)
+    rows = rows.drop("copy_index").with_columns((pl.col("weight") * pl.col("copies")).alias("training_weight"))
     if section.realise == "copies" and rows.get_column("weight").n_unique() > 1:
         raise FeedbackError(
             "training_set.realise: copies would lose the weights, which differ between rows; "
@@ -95,7 +95,6 @@ def training_set(inputs: Inputs, section: TrainingSetSection, engine: Engine) ->
         _held_against(export, rows)
     asked = [export for export in section.exports if export.trainer]
     rows = rows.with_columns(*map(tokens, asked))
-    came = inputs.rows.select("row_id", "copies").collect()
     splits = rows.group_by("assigned_split").len().sort("assigned_split")
     return Output(
         rows,

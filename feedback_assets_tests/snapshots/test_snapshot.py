@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_assets.digests import file_digest, fingerprint
-from feedback_assets.snapshots.snapshot import Memo, Snapshot, Table, scan, write_part, write_rows, write_table
+from feedback_assets.snapshots.snapshot import (
+    Memo,
+    Snapshot,
+    Table,
+    scan,
+    write_fates,
+    write_part,
+    write_rows,
+    write_table,
+)
 from feedback_assets.snapshots.store import LocalStore
 
 ROWS = pl.DataFrame({"row_id": list("abcdef"), "arrival": [0, 0, 1, 1, 1, 3]})
@@ -110,6 +119,26 @@ def test_copies_stand_after_all_originals_and_leave_them_as_they_are(store):
     released = write_rows(store, originals, rows, table)
     assert scan(store, released).collect().equals(originals)
     assert [len(part.files) for part in released.parts] == [3, 3, 3]
+
+
+def test_fates_share_the_file_of_their_ids_and_further_copies_have_none(store):
+    before = write_table(store, ROWS, last_arrivals=[0, 1, 3])
+    kept = ROWS.select("row_id", fate=pl.lit("kept"))
+    first = write_fates(store, kept, ROWS, before)
+    firsts = ROWS.with_columns(copy_index=pl.lit(0, pl.Int32))
+    rows = pl.concat([firsts, firsts.with_columns(copy_index=pl.lit(1, pl.Int32))])
+    copied = kept.with_columns(fate=pl.lit("copied"))
+    later = write_fates(store, copied, rows, write_rows(store, rows, ROWS, before))
+    assert scan(store, first).collect().equals(kept)
+    assert scan(store, later).collect().equals(copied)
+    assert [part.files[0] for part in later.parts] == [part.files[0] for part in first.parts]
+
+
+@pytest.mark.parametrize("fates", [ROWS[:3], ROWS.reverse(), ROWS[1:]], ids=["some", "in another order", "of others"])
+def test_fates_that_are_not_those_of_whole_parts_are_read_back_as_they_are(store, fates):
+    before = write_table(store, ROWS, last_arrivals=[0, 1, 3])
+    told = fates.select("row_id", fate=pl.lit("kept"))
+    assert scan(store, write_fates(store, told, ROWS, before)).collect().equals(told)
 
 
 @pytest.mark.parametrize(
