@@ -8,6 +8,12 @@ import pytest
 from feedback_assets_tests import postgres_server, s3_server
 
 RECORDS = 1_000
+LONG = ("test_readme.py", "test_real_sets.py", "test_in_s3.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: at the end no processor waits for the other to finish one."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")
