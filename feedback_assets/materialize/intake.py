@@ -1,6 +1,7 @@
 """What comes from outside: batch files become parts once, and the order in which they arrived is kept."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
@@ -98,12 +99,19 @@ def read_registry(folder: Any, store: Store, section: GuidelinesSection) -> Take
     return Taken(Snapshot("guidelines", {"rows": write_table(store, registry)}), registry.height, {})
 
 
-def read_batches(folder: Any, store: Store, section: IngestedSection, previous: Commit | None, now: datetime) -> Taken:
+def read_batches(
+    folder: Any,
+    store: Store,
+    section: IngestedSection,
+    previous: Commit | None,
+    now: datetime,
+    ahead: Callable[[], None],
+) -> Taken:
     """Read all batches into a snapshot: those of the `previous` commit in their order, then what is new, by name.
 
     What a query brings is landed first. A batch is read once for each version of its mapping; what it became is
     remembered. One that cannot be read or does not fit the mapping is one row in quarantine; one whose file is gone
-    goes on as it was mapped last.
+    goes on as it was mapped last. While new ones are mapped, `ahead` reads what the next stages will ask for.
 
     Raises:
         FeedbackError: no file matches, none of a source that can be read fits its mapping, a database cannot be read,
@@ -113,7 +121,11 @@ def read_batches(folder: Any, store: Store, section: IngestedSection, previous: 
     for source in section.sources:
         if source.in_database:
             land(store, source)
-    return take(store, section, arrivals(folder, store, section, previous, now), now)
+    found = arrivals(folder, store, section, previous, now)
+    with ThreadPoolExecutor(1) as beside:
+        if found.new:
+            beside.submit(ahead)
+        return take(store, section, found, now)
 
 
 def take(store: Store, section: IngestedSection, found: Arrivals, now: datetime) -> Taken:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -110,10 +109,7 @@ def _materialize(
     arrived: Mapping[str, str] = {}
     noticed: tuple[str, ...] = ()
     if entry.function is None:
-        with ThreadPoolExecutor(1) as beside:  # what the last run left is read while new batches are mapped
-            if previous is not None and (last := project.commits.latest("filtered")) is not None:
-                beside.submit(project.held.ahead, last.snapshot.tables["rows"])
-            taken = _from_outside(project, asset, section, previous, now)
+        taken = _from_outside(project, asset, section, previous, now)
         snapshot, rows_in, arrived, noticed = taken.snapshot, taken.rows_in, taken.arrived, taken.noticed
     else:
         snapshot = compute(project, asset, inputs)
@@ -180,7 +176,13 @@ def rows(project: Project, commit: Commit) -> pl.LazyFrame:
 def _from_outside(project: Project, asset: str, section: Any, previous: Commit | None, now: datetime) -> Taken:
     if asset == "guidelines":
         return read_registry(project.folder, project.store, section)
-    return read_batches(project.folder, project.store, section, previous, now)
+
+    def ahead() -> None:
+        last = project.commits.latest("filtered")
+        if last is not None:
+            project.held.ahead(last.snapshot.tables["rows"])
+
+    return read_batches(project.folder, project.store, section, previous, now, ahead)
 
 
 def compute(project: Project, asset: str, inputs: Mapping[str, Commit]) -> Snapshot:
