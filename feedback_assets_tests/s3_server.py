@@ -17,7 +17,7 @@ from urllib.parse import quote
 FAULTS = ("refused", "unanswered", "answer-lost", "cut-off")
 """503; no answer and nothing done; done, but no answer; the connection breaks in the middle of the body that is sent,
 or of the one that comes."""
-HANG = 0.25  # seconds; longer than the timeout of the tests
+HANG = 0.4  # seconds; longer than the timeout of the tests
 
 
 class Request(NamedTuple):

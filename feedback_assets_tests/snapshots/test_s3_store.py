@@ -15,7 +15,7 @@ from feedback_assets.snapshots.snapshot import Memo, Snapshot, scan, write_table
 from feedback_assets.snapshots.store import LocalStore, store_at
 from feedback_assets_tests.s3_server import FAULTS
 
-PATIENCE = {"timeout": timedelta(seconds=0.4), "pause": timedelta(milliseconds=5)}
+PATIENCE = {"timeout": timedelta(seconds=0.3), "pause": timedelta(milliseconds=5)}
 ROWS = pl.DataFrame({"row_id": ["a", "b", "c"], "score": [1.0, None, 3.0]})
 
 
