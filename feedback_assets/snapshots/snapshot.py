@@ -290,7 +290,7 @@ def _alike(one: pl.Series, other: pl.Series) -> bool:
 
 def _lies_at(column: pl.Series) -> list[int] | None:
     """Where in memory a column lies: one that a stage passed on lies where it lay, and need not be compared."""
-    if column.n_chunks() != 1 or column.dtype.is_nested():
+    if column.n_chunks() != 1 or column.dtype.is_nested() or column.dtype in (pl.Categorical, pl.Enum):
         return None
     array = column.to_arrow(compat_level=pl.CompatLevel.newest())
     return [len(array), array.offset, *(buffer.address if buffer else 0 for buffer in array.buffers())]
