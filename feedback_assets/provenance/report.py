@@ -43,7 +43,8 @@ def report(release: Release, approvals: Sequence[Mapping[str, Any]] = ()) -> str
     from markupsafe import Markup, escape
 
     def coded(text: str) -> Markup:
-        return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704  escaped before
+        whole = str(escape(text)).replace(" %", "\u00a0%")  # a number stays on the line of its sign
+        return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", whole))  # noqa: S704  escaped before
 
     pages = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pages.filters |= {"number": _number, "percent": percent, "count": lambda value: f"{value:,}", "coded": coded}
