@@ -61,9 +61,11 @@ def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFram
     registry = guidelines.select(
         "task", "aspect", "version", "effective_from", "effective_to", "digest", "major", "minor", "patch"
     ).collect()
-    frame = rows.with_row_index("place").collect()
-    asked = frame.lazy().select(
-        "place", "task", "aspect", "guideline_version", at=pl.coalesce("started_at", "collected_at")
+    frame = rows.collect()
+    asked = (
+        frame.lazy()
+        .with_row_index("place")
+        .select("place", "task", "aspect", "guideline_version", at=pl.coalesce("started_at", "collected_at"))
     )
     specific = pl.col("aspect_g").is_not_null()
     candidates = (
@@ -93,7 +95,7 @@ def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFram
     one = pl.col("in_force") == 1
     said = pl.col("guideline_version")
     joined = (
-        frame.lazy()
+        asked.select("place", "guideline_version")
         .join(in_force, on="place", how="left", maintain_order="left")
         .join(declared, on="place", how="left", maintain_order="left")
         .with_columns(pl.when(one).then("version").alias("guideline_in_force"))
@@ -118,7 +120,7 @@ def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFram
             .otherwise(pl.when(one).then("digest"))
             .alias("guideline_digest"),
         )
-        .drop("in_force", "version", "digest", "digests", "ruling", "at", "declared_digest")
+        .select("guideline_in_force", "guideline_status", "guideline", "guideline_digest")
     )
     newest = registry.sort("major", "minor", "patch").group_by("task", "aspect", maintain_order=True).last()
     numbered = registry.lazy().join(newest.lazy(), on=["task", "aspect"], nulls_equal=True, suffix="_new")
@@ -131,7 +133,7 @@ def _with_guideline(rows: pl.LazyFrame, guidelines: pl.LazyFrame) -> pl.DataFram
         .otherwise(pl.lit("none"))
         .alias("guideline_behind"),
     ).unique("guideline_digest", keep="first", maintain_order=True)
-    return joined.join(behind, on="guideline_digest", how="left", maintain_order="left").drop("place").collect()
+    return frame.hstack(joined.join(behind, on="guideline_digest", how="left", maintain_order="left").collect())
 
 
 def _with_agreement(rows: pl.DataFrame, earlier: pl.LazyFrame | None) -> pl.DataFrame:
@@ -182,13 +184,13 @@ def _with_agreement(rows: pl.DataFrame, earlier: pl.LazyFrame | None) -> pl.Data
     empty = pl.LazyFrame(
         schema={"place": pl.UInt32, "annotator_agreement_n": pl.Int64, "annotator_agreement": pl.Float64}
     )
-    return (
-        numbered.join(pl.concat([empty, *seen]), on="place", how="left", maintain_order="left")
+    known = (
+        numbered.select("place")
+        .join(pl.concat([empty, *seen]), on="place", how="left", maintain_order="left")
         .join(item, on="place", how="left", maintain_order="left")
         .with_columns(pl.col("annotator_agreement_n", "item_agreement_n").fill_null(0))
-        .drop("place")
-        .collect()
     )
+    return rows.hstack(known.drop("place").collect())
 
 
 def _annotator_agreement(pairs: pl.DataFrame, judged: pl.DataFrame, arrival: int) -> pl.LazyFrame:
