@@ -31,8 +31,8 @@ from feedback_assets.threads import each
 
 MISSING = "missing"
 AT_A_TIME = 64
-_OF_A_RELEASE = {"id", "made_at", "run_id", "manifest"}
 """Files that are read before progress is told."""
+_OF_A_RELEASE = {"id", "made_at", "run_id", "manifest"}
 
 
 @dataclass(frozen=True)

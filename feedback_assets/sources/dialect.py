@@ -10,8 +10,6 @@ from feedback_assets.sources.raw import PIECE, Unreadable, is_gzip
 
 DELIMITERS = ",;\t|"
 _SEPARATOR_LINE = re.compile(rb'"?sep=([\t -~])"?(?:\r\n|\n|\r)', re.IGNORECASE)
-
-
 _SIGNS = {
     b"PK\x03\x04": "a zip archive or a spreadsheet",
     b"PAR1\x15": "Parquet",
@@ -24,6 +22,7 @@ _SIGNS = {
     b"SQLite format 3\0": "a SQLite database",
     b"%PDF-": "a PDF",
 }
+"""What a file is that begins so."""
 
 
 class Separator(NamedTuple):
