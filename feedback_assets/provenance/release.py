@@ -250,7 +250,10 @@ def find(store: Store, name: str) -> Release:
                 value = unsigned(value)["predicate"]
             return Release.from_json(value, name)
         except (OSError, ValueError) as error:
-            raise FeedbackError(f"{name}: cannot be read as a manifest: {str(error).splitlines()[0]}") from None
+            raise FeedbackError(
+                f"{name}: cannot be read as a manifest: {str(error).splitlines()[0]}; "
+                "restore it, or name a release that `feedback-assets releases` lists"
+            ) from None
     known = listed(store)
     if not known:
         raise FeedbackError(f"{store.place}: no release yet; `feedback-assets run` makes one")

@@ -286,6 +286,7 @@ def test_half_a_manifest_is_said(call: Call, sample: Path) -> None:
         said = call(*command)
         assert said.code == 2
         assert "cannot be read as a manifest" in said.line()
+        assert "restore it" in said.line()
 
 
 def test_init_writes_a_folder_that_runs_as_it_is(call: Call) -> None:
