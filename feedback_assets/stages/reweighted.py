@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator
 from feedback_assets.engine.engine import Engine
 from feedback_assets.policy import Pinned, Section, unique_ids
 from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, kept
+from feedback_assets.stages.steady import steady
 
 FIXED_POINT = 1_000_000  # weights are summed as integers of millionths, so that the order of rows cannot matter
 
@@ -202,7 +203,7 @@ class LengthBalance(Factor):
     most: float = Field(default=2.0, ge=1, description="no row is scaled by more than this, up or down")
 
     def weight(self, rows: pl.LazyFrame) -> pl.Expr:
-        """Scale both sides to their mean, within 1/most..most; ties and equal lengths stay at 1."""
+        """Scale both sides to their mean, `steady` and within 1/most..most; ties and equal lengths stay at 1."""
         a, b = pl.col("response_a_chars"), pl.col("response_b_chars")
         longer = ((pl.col("label") == "a") & (a > b)) | ((pl.col("label") == "b") & (b > a))
         shorter = ((pl.col("label") == "a") & (a < b)) | ((pl.col("label") == "b") & (b < a))
@@ -218,7 +219,7 @@ class LengthBalance(Factor):
         mean = (long + short) / 2
 
         def bound(scale: float) -> float:
-            return min(max(scale, 1 / self.most), self.most)
+            return min(max(steady(scale), 1 / self.most), self.most)
 
         return (
             pl.when(longer.fill_null(value=False))

@@ -12,6 +12,7 @@ from feedback_assets.engine.engine import Engine
 from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import Pinned, Section, unique_ids
 from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, fates
+from feedback_assets.stages.steady import steady
 
 FIXED_POINT = 1_000_000
 
@@ -55,7 +56,8 @@ def promises(section: UpsampledSection) -> list[Expectation]:
 def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Output:
     """Copy rows. Added: `copies` (Int32, how often the record stands here) and `copy_index` (Int32, from 0).
 
-    Which records get the odd copy is a keyed hash of row_id, so it is the same whatever else is in the data.
+    Which records get the odd copy is a keyed hash of row_id, and how many do is `steady`: a new batch leaves the copies
+    of most records as they are.
     Facts: for each target the shares asked for and reached, and the copies made.
 
     Raises:
@@ -87,7 +89,6 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
         firsts.filter(pl.col("copies") > 1)
         .with_columns(pl.int_ranges(1, pl.col("copies"), dtype=pl.Int32).alias("copy_index"))
         .explode("copy_index", empty_as_null=False)
-        .sort("copy_index", maintain_order=True)
     )
     return Output(
         pl.concat([firsts, further]),
@@ -122,7 +123,7 @@ def _shares(rows: pl.DataFrame, target: Target) -> dict[str, float]:
 def _copies(rows: pl.DataFrame, target: Target, key: str) -> pl.Series:
     """How often each row stands after this target."""
     value = pl.col(target.column).cast(pl.String)
-    multiples = {name: float(times) for name, times in _multiples(_held(rows, target), target).items()}
+    multiples = {name: steady(float(times)) for name, times in _multiples(_held(rows, target), target).items()}
     wanted = value.replace_strict(multiples, default=1.0, return_dtype=pl.Float64)
     draw = (
         text_id(pl.lit(key), pl.lit(target.id), pl.col("row_id"))

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from math import isclose
+from math import floor, isclose, log2
 from typing import Any
 
 import polars as pl
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from feedback_assets.digests import fingerprint
 from feedback_assets.stages.reweighted import ReweightedSection, promises, reweighted
 from feedback_assets.stages.stage import Inputs, Output
+from feedback_assets.stages.steady import steady
 from feedback_assets_tests.stages.engine_in_memory import EngineInMemory
 from feedback_assets_tests.stages.records import day, records
 
@@ -175,9 +176,23 @@ LONGER, SHORTER = won("a", 9, 1), won("b", 9, 1)
 
 def test_longer_and_shorter_winners_get_the_same_weight_in_total():
     given = [LONGER, won("b", 1, 9), LONGER, SHORTER, won("tie", 1, 9), won("a", 5, 5), {"label": "up"}]
-    assert weights(factor("length_balance"), *given) == [2 / 3] * 3 + [2.0] + [1.0] * 3
+    found = weights(factor("length_balance"), *given)
+    assert found == pytest.approx([2 / 3] * 3 + [2.0] + [1.0] * 3, rel=2**-8)
     assert weights(factor("length_balance", most=1.25), *given[:4]) == [0.8] * 3 + [1.25]
     assert weights(factor("length_balance"), LONGER, LONGER) == [1.0, 1.0]
+
+
+def test_a_few_more_records_leave_the_balance_of_the_others_as_it_was():
+    given = [LONGER] * 501 + [SHORTER] * 499
+    found = [weights(factor("length_balance"), *given, *more)[0] for more in ([], [LONGER, SHORTER])]
+    assert found == [255 / 256] * 2
+
+
+@given(st.floats(1e-6, 1e6))
+def test_a_steady_scale_is_near_and_few(scale: float):
+    assert steady(scale) == pytest.approx(scale, rel=2**-8)
+    assert steady(steady(scale)) == steady(scale)
+    assert (steady(scale) / 2 ** floor(log2(scale)) * 2**7).is_integer()
 
 
 def test_balance_is_of_weight_not_of_rows():
