@@ -104,6 +104,12 @@ def signal_of(frame: Frame, weight: str | None = None, columns: Sequence[str] = 
     return profile(frame, watched(frame.lazy().collect_schema(), columns), weight)
 
 
-def signals_of(frame: Frame, lengths: Sequence[int], columns: Sequence[str] = ()) -> list[Profile]:
-    """The profiles of all watched columns that `frame` has, of consecutive parts with these numbers of rows."""
-    return profiles(frame, watched(frame.lazy().collect_schema(), columns), lengths)
+def signals_of(
+    frame: Frame, lengths: Sequence[int], weight: str | None = None, columns: Sequence[str] = ()
+) -> list[Profile]:
+    """The profiles of all watched columns that `frame` has, of consecutive parts with these numbers of rows.
+
+    Raises:
+        FeedbackError: as `signal_of`.
+    """
+    return profiles(frame, watched(frame.lazy().collect_schema(), columns), lengths, weight)

@@ -128,7 +128,9 @@ def effective_sample_size(frame: Frame, weight: str | None) -> list[SampleSize]:
         held = pl.repeat(1, len(ids), dtype=pl.Int64, eager=True) if mass is None else mass
         if ids.null_count():
             ids, held = ids.drop_nulls(), held.filter(ids.is_not_null())
-        if unit != "record":
+        if unit != "record" and mass is None:
+            held = ids.hash().sort().rle().struct.field("len").cast(pl.Int64)
+        elif unit != "record":
             by_id = pl.DataFrame({"id": ids.hash(), "mass": held}).group_by("id")
             held = by_id.agg(pl.col("mass").sum()).get_column("mass")
         sizes.append(SampleSize(unit, len(held), effective_size(int(held.sum()), squares_of(held))))

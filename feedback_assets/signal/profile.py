@@ -6,13 +6,13 @@ All comparisons of the signal are made of profiles: monitoring reads the rows on
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import polars as pl
 
 from feedback_assets.errors import FeedbackError
-from feedback_assets.signal.histogram import NULL, UNIT, Histogram, Ordered, binned, fixed_point, squares_of
+from feedback_assets.signal.histogram import NULL, UNIT, Histogram, Ordered, binned, fixed_point
 
 Frame: TypeAlias = pl.DataFrame | pl.LazyFrame
 Kind: TypeAlias = Literal["categorical", "numeric"]
@@ -28,7 +28,7 @@ COUNTS = pl.Schema(
 )
 """Columns of a profile's counts, which are sorted by column, value and number."""
 _PART = "\0part"
-_PLACE = "\0place"
+_MASS = "\0mass"
 
 
 @dataclass(frozen=True)
@@ -119,55 +119,25 @@ def profile(frame: Frame, watched: Sequence[Watched], weight: str | None = None)
     Raises:
         FeedbackError: there is no column `weight`, or a weight is null, negative or not finite.
     """
-    rows, mass = needed(frame, watched, weight)
-    if mass is not None:
-        return Cells.of(rows, watched).weighed(mass)
-    there = _there(rows, watched)
-    return _profile(_counted(rows, there, []), there)
+    (found,) = profiles(frame, watched, [frame.lazy().select(pl.len()).collect().item()], weight)
+    return found
 
 
-@dataclass(frozen=True)
-class Cells:
-    """Which records have which value of each watched column: found once, weighed as often as their weights change."""
-
-    records: pl.DataFrame
-    kinds: Mapping[str, Kind]
-    counts: pl.DataFrame  # COUNTS without mass, and the places of the records
-
-    @staticmethod
-    def of(records: pl.DataFrame, watched: Sequence[Watched], known: "Cells | None" = None) -> "Cells":
-        """The cells of the `watched` columns that `records` have: `known` if they are those of the same records."""
-        if known is not None and known.records.equals(records):
-            return known
-        there = _there(records, watched)
-        places = {_PLACE: pl.List(pl.get_index_type())}
-        counts = _by_value(records.with_row_index(_PLACE), there, {}, pl.col(_PLACE), places)
-        rows = pl.col(_PLACE).list.len().cast(pl.Int64)
-        return Cells(records, {entry.name: entry.kind for entry in there}, counts.with_columns(rows=rows))
-
-    def weighed(self, mass: pl.Series | None) -> Profile:
-        """The profile of the records with these weights in millionths, or 1 each."""
-        mass = pl.repeat(UNIT, self.records.height, dtype=pl.Int64, eager=True) if mass is None else mass
-        weights, every, squares = mass.to_numpy(), squares_of(mass), dict.fromkeys(self.kinds, 0)
-        held = []
-        for (name,), mine in self.counts.partition_by("column", as_dict=True, maintain_order=True).items():
-            theirs = weights.take(mine.get_column(_PLACE).explode().to_numpy())
-            ends = np.cumsum(mine.get_column("rows").to_numpy())
-            held.append(np.add.reduceat(theirs, np.concatenate([ends[:1] * 0, ends[:-1]])))
-            squares[str(name)] = every if len(theirs) == len(mass) else squares_of(pl.Series(theirs))
-        masses = pl.Series(np.concatenate([weights[:0], *held]))
-        return Profile(self.counts.drop(_PLACE).with_columns(mass=masses), dict(self.kinds), squares)
-
-
-def profiles(frame: Frame, watched: Sequence[Watched], lengths: Sequence[int]) -> list[Profile]:
+def profiles(
+    frame: Frame, watched: Sequence[Watched], lengths: Sequence[int], weight: str | None = None
+) -> list[Profile]:
     """The profile of each of the consecutive parts of `frame` with these numbers of rows, counted in one go.
 
-    Rows have no weight, and none is a copy.
+    Raises:
+        FeedbackError: as `profile`.
     """
     there = _there(frame, watched)
-    rows = frame.lazy().select(list(dict.fromkeys(name for entry in there for name in entry.needs))).collect()
+    rows, mass = records(frame, [name for entry in there for name in entry.needs], weight)
     part = pl.Series(_PART, np.repeat(np.arange(len(lengths)), lengths))
-    counts = _counted(rows.with_columns(part), there, [_PART])
+    if rows.height < len(part):
+        part = part.filter(_firsts(frame.lazy()))
+    mass = pl.repeat(UNIT, rows.height, dtype=pl.Int64, eager=True) if mass is None else mass
+    counts = _counted(rows.hstack([part, mass.alias(_MASS)]), there)
     by_part = counts.partition_by(_PART, as_dict=True, include_key=False, maintain_order=True)
     nothing = counts.clear().drop(_PART)
     return [_profile(by_part.get((place,), nothing), there) for place in range(len(lengths))]
@@ -178,16 +148,9 @@ def _there(frame: Frame, watched: Sequence[Watched]) -> list[Watched]:
     return [entry for entry in watched if all(name in schema for name in entry.needs)]
 
 
-def _counted(rows: pl.DataFrame, there: Sequence[Watched], by: list[str]) -> pl.DataFrame:
-    """COUNTS by the columns `by` and each value, sorted."""
-    counts = _by_value(rows, there, rows.select(by).schema, pl.len().cast(pl.Int64).alias("rows"), {"rows": pl.Int64})
-    return counts.with_columns(mass=pl.col("rows") * UNIT)
-
-
-def _by_value(
-    rows: pl.DataFrame, there: Sequence[Watched], by: Mapping[str, Any], said: pl.Expr, schema: Mapping[str, Any]
-) -> pl.DataFrame:
-    """`said` of the rows (a column as in `schema`) by the columns `by`, each watched column and its values; sorted."""
+def _counted(rows: pl.DataFrame, there: Sequence[Watched]) -> pl.DataFrame:
+    """COUNTS of each part and the sum of squared weights (`squares`, Int128), sorted."""
+    wide = pl.col(_MASS).cast(pl.Int128)
     found = []
     for entry in there:
         chosen = rows.lazy() if entry.applies is None else rows.lazy().filter(entry.applies.fill_null(False))
@@ -197,23 +160,26 @@ def _by_value(
         else:
             name, other, value = "value", "number", entry.value.cast(pl.String)
         found.append(
-            chosen.select(*by, *said.meta.root_names(), value.alias(name))
-            .group_by(*by, name)
-            .agg(said)
+            chosen.select(_PART, _MASS, value.alias(name))
+            .group_by(_PART, name)
+            .agg(
+                pl.len().cast(pl.Int64).alias("rows"),
+                pl.col(_MASS).sum().alias("mass"),
+                (wide * wide).sum().alias("squares"),
+            )
             .with_columns(pl.lit(entry.name).alias("column"), pl.lit(None, COUNTS[other]).alias(other))
-            .select(*by, "column", "value", "number", *schema)
+            .select(_PART, *COUNTS, "squares")
         )
-    key = {name: COUNTS[name] for name in ("column", "value", "number")}
-    empty = pl.DataFrame(schema={**by, **key, **schema})
-    return pl.concat([empty, *pl.collect_all(found)]).sort(*by, *key)
+    empty = pl.DataFrame(schema={_PART: pl.Int64, **COUNTS, "squares": pl.Int128})
+    return pl.concat([empty, *pl.collect_all(found)]).sort(_PART, "column", "value", "number")
 
 
 def _profile(counts: pl.DataFrame, there: Sequence[Watched]) -> Profile:
-    rows = dict(counts.group_by("column").agg(pl.col("rows").sum()).iter_rows())
+    squares = dict(counts.group_by("column").agg(pl.col("squares").sum()).iter_rows())
     return Profile(
         counts.select(COUNTS.names()),
         {entry.name: entry.kind for entry in there},
-        {entry.name: rows.get(entry.name, 0) * UNIT**2 for entry in there},
+        {entry.name: int(squares.get(entry.name, 0)) for entry in there},
     )
 
 
@@ -233,40 +199,38 @@ def merged(profiles: Sequence[Profile]) -> Profile:
     return Profile(counts, kinds, squares)
 
 
-def needed(frame: Frame, watched: Sequence[Watched], weight: str | None) -> tuple[pl.DataFrame, pl.Series | None]:
-    """The `records` of `frame`, with what the `watched` columns that it has are made of."""
-    return records(frame, [name for entry in _there(frame, watched) for name in entry.needs], weight)
-
-
 def records(frame: Frame, columns: Sequence[str], weight: str | None) -> tuple[pl.DataFrame, pl.Series | None]:
     """`columns` of each record and, where rows are weighted or copied, its weight in millionths (Int64).
 
-    Of the copies of a record one has the `copy_index` 0. The weights are beside the columns, not among them: Polars
-    would copy all columns to cut them as these.
+    Of the copies of a record one has the `copy_index` 0, and each says how many `copies` there are. The weights are
+    beside the columns, not among them: Polars would copy all columns to cut them as these.
 
     Raises:
         FeedbackError: there is no column `weight`, or a weight is null, negative or not finite.
     """
     lazy = frame.lazy()
     schema = lazy.collect_schema()
-    copied = "copy_index" in schema and "row_id" in schema
     if weight is not None and weight not in schema:
         raise FeedbackError(f"no weight column {weight!r}; columns are {', '.join(schema)}")
     columns = list(dict.fromkeys(columns))
-    rows = lazy.select(list(dict.fromkeys((*columns, *([weight] if weight else []))))).collect()
+    copied = "copy_index" in schema
+    asked = [*columns, *([weight] if weight else []), *(["copies"] if copied else [])]
+    rows = lazy.select(list(dict.fromkeys(asked))).collect()
     mass = None if weight is None else fixed_point(rows.get_column(weight))
-    rows = rows.select(columns)
     if not copied:
-        return rows, mass
-    ids = lazy.select("row_id", "copy_index").collect()
-    ids = ids.with_columns(mass=pl.repeat(UNIT, ids.height, dtype=pl.Int64, eager=True) if mass is None else mass)
-    first = ids.get_column("copy_index") == 0
-    further = ids.filter(~first).group_by("row_id").agg(pl.col("mass").sum().alias("further"))
-    firsts = ids.filter(first).join(further, on="row_id", how="left", maintain_order="left")
-    count = firsts.height
+        return rows.select(columns), mass
+    each = pl.repeat(UNIT, rows.height, dtype=pl.Int64, eager=True) if mass is None else mass
+    mass = each * rows.get_column("copies").cast(pl.Int64)
+    first = _firsts(lazy)
+    count = int(first.sum())
     # In a table all further copies come after the others.
-    rows = rows.head(count) if first.head(count).all() else rows.filter(first)
-    return rows, firsts.select(pl.col("mass") + pl.col("further").fill_null(0)).to_series()
+    ahead = first.head(count).all()
+    rows = rows.select(columns)
+    return (rows.head(count), mass.head(count)) if ahead else (rows.filter(first), mass.filter(first))
+
+
+def _firsts(rows: pl.LazyFrame) -> pl.Series:
+    return rows.select(pl.col("copy_index") == 0).collect().to_series()
 
 
 def named(counted: Profile, column: str, *, nulls: bool = False) -> dict[str, int]:

@@ -12,11 +12,11 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import load
 from feedback_assets.record import SCHEMA
 from feedback_assets.signal.clusters import size_in
-from feedback_assets.signal.columns import MONITORED, signal_of
+from feedback_assets.signal.columns import MONITORED, signal_of, signals_of
 from feedback_assets.signal.comparisons import Sizes, baseline_drift, drift_between
 from feedback_assets.signal.losses import LOST, GroupLoss, heavy_losses, loss_by_annotator, loss_by_group
 from feedback_assets.signal.monitor import distribution, effective_sample_size, identity_changes
-from feedback_assets.signal.profile import Cells, merged
+from feedback_assets.signal.profile import merged
 from feedback_assets.signal.section import AllowedLoss, Limits, Monitoring
 
 SOME = settings(deadline=None, max_examples=40)
@@ -98,10 +98,11 @@ def test_weights_are_part_of_the_distribution():
 
 def test_copies_of_one_record_count_as_one_in_the_sample_size():
     before = records([{"category": "ab"[i % 2]} for i in range(100)])
+    copies = pl.when(pl.col("category") == "a").then(3).otherwise(1).alias("copies")
     after = pl.concat(
         [
-            before.with_columns(copy_index=pl.lit(0)),
-            *(before.filter(pl.col("category") == "a").with_columns(copy_index=pl.lit(i)) for i in (1, 2)),
+            before.with_columns(copies, copy_index=pl.lit(0)),
+            *(before.filter(pl.col("category") == "a").with_columns(copies, copy_index=pl.lit(i)) for i in (1, 2)),
         ]
     )
     found = drifts(before, after)["category"].drift
@@ -220,7 +221,7 @@ def test_records_that_weigh_one_have_the_profile_of_unweighted_ones(rows):
     frame = records([{"category": c, "prompt_chars": n, "response_a_chars": 1, "label": k} for c, n, k in rows])
     weighted = frame.with_columns(weight=pl.lit(1.0))
     copies = pl.concat(
-        [weighted.with_columns(weight=pl.lit(w), copy_index=pl.lit(i)) for i, w in ((0, 0.25), (1, 0.75))]
+        [weighted.with_columns(weight=pl.lit(0.5), copies=pl.lit(2), copy_index=pl.lit(i)) for i in (0, 1)]
     )
     plain = signal_of(frame)
     for found in (signal_of(weighted, "weight"), signal_of(copies, "weight"), signal_of(copies.reverse(), "weight")):
@@ -228,12 +229,25 @@ def test_records_that_weigh_one_have_the_profile_of_unweighted_ones(rows):
         assert (found.kinds, found.squares) == (plain.kinds, plain.squares)
 
 
-def test_cells_that_are_known_are_those_of_the_same_records_only():
-    frame, other = (records([{"category": c, "label": "a"} for c in text]) for text in ("aab", "abb"))
-    known = Cells.of(frame, MONITORED)
-    assert Cells.of(frame.clone(), MONITORED, known) is known
-    found = Cells.of(other, MONITORED, known).weighed(pl.Series([1, 2, 4]))
-    assert found.of("category").select("value", "rows", "mass").rows() == [("a", 1, 1), ("b", 2, 6)]
+@SOME
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.integers(1, 3)), min_size=1, max_size=40),
+    st.integers(0, 40),
+)
+def test_the_parts_of_copied_and_weighted_records_add_up_to_the_whole(rows, cut):
+    frame = records([{"category": c, "label": "a"} for c, _, _ in rows]).with_columns(
+        weight=pl.Series([w / 3 for _, w, _ in rows]), copies=pl.Series([n for _, _, n in rows], dtype=pl.Int32)
+    )
+    frame = frame.with_columns(copy_index=pl.int_ranges(0, "copies", dtype=pl.Int32)).explode("copy_index")
+    lengths = [min(cut, frame.height), frame.height - min(cut, frame.height)]
+    whole, parts = signal_of(frame, "weight"), signals_of(frame, lengths, "weight")
+    assert merged(parts).counts.equals(whole.counts)
+    assert dict(merged(parts).squares) == dict(whole.squares)
+    held: dict[str, int] = {}
+    for category, weight, copies in rows:
+        held[category] = held.get(category, 0) + round(weight / 3 * 1e6) * copies
+    assert dict(whole.of("category").select("value", "mass").iter_rows()) == held
+    assert whole.of("category").get_column("rows").sum() == len(rows)
 
 
 def test_of_many_categories_the_distribution_names_fifty_and_pools_the_rest():
