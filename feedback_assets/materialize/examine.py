@@ -157,7 +157,7 @@ def _signals(
         seen = profile_of(project.held, table, stage.weight, counted)
         sizes, results = sized.result(), [checked.result()]
     quoting = may_quote(examined.policy)
-    compared = Compared(monitoring, Side(after, stage.weight, seen), sizes, quoting)
+    compared = Compared(monitoring, Side(project.held.rows(table.records), stage.weight, seen), sizes, quoting)
     release = stage.name == "training_set"
     found: dict[str, Any] = {
         "effective_sample_size": {size.unit: size.as_json() for size in sizes},
@@ -173,7 +173,7 @@ def _signals(
         found["input"] = newest
         results.append(drifts_check("input_drift", newest, against="earlier batches"))
     else:
-        rows = project.held.rows(came)
+        rows = project.held.rows(came.records)
         known = profile_of(project.held, came, examined.weight_before, counted)
         before = Side(rows, examined.weight_before, known)
         lost = lost_of(rows, fates, LOST)

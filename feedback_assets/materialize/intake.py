@@ -18,13 +18,13 @@ from feedback_assets.materialize.keys import CheckValues, check_values
 from feedback_assets.materialize.landing import land
 from feedback_assets.materialize.withdrawn import withdraw
 from feedback_assets.record import TIME
+from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.snapshot import (
     Memo,
     Part,
     Snapshot,
     Table,
     joined,
-    scan,
     schema_of,
     write_part,
     write_rows,
@@ -101,7 +101,7 @@ def read_registry(folder: Any, store: Store, section: GuidelinesSection) -> Take
 
 def read_batches(
     folder: Any,
-    store: Store,
+    held: Held,
     section: IngestedSection,
     previous: Commit | None,
     now: datetime,
@@ -117,6 +117,7 @@ def read_batches(
         FeedbackError: no file matches, none of a source that can be read fits its mapping, a database cannot be read,
             or the policy retracts a batch that never arrived.
     """
+    store = held.store
     check_values(section, previous)
     for source in section.sources:
         if source.in_database:
@@ -125,19 +126,20 @@ def read_batches(
     with ThreadPoolExecutor(1) as beside:
         if found.new:
             beside.submit(ahead)
-        return take(store, section, found, now)
+        return take(held, section, found, now)
 
 
-def take(store: Store, section: IngestedSection, found: Arrivals, now: datetime) -> Taken:
+def take(held: Held, section: IngestedSection, found: Arrivals, now: datetime) -> Taken:
     """Make a snapshot of these batches, in this order; one that is written to while it is read is left for later.
 
     Raises:
         FeedbackError: as `read_batches`.
     """
+    store = held.store
     memo, keys = Memo(store), check_values(section)
     sources = {source.name: source for source in section.sources}
     tried = each(
-        lambda key: _mapped(store, memo, key, found.files.get(key), sources[key[0]], found.known.get(key), keys),
+        lambda key: _mapped(held, memo, key, found.files.get(key), sources[key[0]], found.known.get(key), keys),
         found.order,
     )
     changed = {key for key, one in zip(found.order, tried, strict=True) if one is None}
@@ -166,10 +168,10 @@ def take(store: Store, section: IngestedSection, found: Arrivals, now: datetime)
         pl.col("arrival").first().over("source", "batch").alias("first"),
     )
     retracted = _retractions(section, batches)
-    deliveries = _numbered(store, taken, "rows", range(len(taken)), DELIVERY)
+    deliveries = _numbered(held, taken, "rows", range(len(taken)), DELIVERY)
     unusual = decide(deliveries.join(retracted, on="arrival", how="anti", maintain_order="left"), limits)
     blocks = each(
-        lambda block: _block(store, memo, taken, block, unusual, retracted, silent),
+        lambda block: _block(held, memo, taken, block, unusual, retracted, silent),
         _blocks([one.tables["rows"].rows for one in taken]),
     )
     whole = joined("ingested", blocks)
@@ -208,7 +210,7 @@ def _refuse_wrong_mappings(arrivals: list[Key], taken: list[Snapshot]) -> None:
 
 
 def _mapped(
-    store: Store,
+    held: Held,
     memo: Memo,
     key: Key,
     file: BatchFile | None,
@@ -230,7 +232,7 @@ def _mapped(
     first = digest(
         ["file", code, key, mapping, CONTENT_PART_ROWS, *([keys[source.name]] if source.name in keys else [])]
     )
-    name = store.erasures.renewed(first)
+    name = held.store.erasures.renewed(first)
     known = memo.get(name)
     if known is not None:
         return Mapped(known, name)
@@ -238,7 +240,7 @@ def _mapped(
     if file is not None:
         try:
             with file.at_hand():
-                snapshot = _read_file(store, file, source, _private_facts(source, keys))
+                snapshot = _read_file(held, file, source, _private_facts(source, keys))
         except Changed:
             if told is None:
                 return None
@@ -265,7 +267,8 @@ def _private_facts(source: Source, keys: CheckValues) -> dict[str, Any]:
     return {**facts, "pseudonyms": keys[source.name]} if source.name in keys else facts
 
 
-def _read_file(store: Store, file: BatchFile, source: Source, private: Mapping[str, Any]) -> Snapshot:
+def _read_file(held: Held, file: BatchFile, source: Source, private: Mapping[str, Any]) -> Snapshot:
+    store = held.store
     facts: dict[str, Any] = {**private}
     try:
         mapped = map_records(read(file, source), source, file)
@@ -279,7 +282,7 @@ def _read_file(store: Store, file: BatchFile, source: Source, private: Mapping[s
     records = to_records(mapped.records, source.name, source.hidden)
     intake = withdraw(store, records, mapped.quarantined, file, source)
     content = [
-        _content_part(store, intake, slice(start, start + CONTENT_PART_ROWS))
+        _content_part(held, intake, slice(start, start + CONTENT_PART_ROWS))
         for start in range(0, max(intake.content.height, 1), CONTENT_PART_ROWS)
     ]
     fingerprints = pl.Series("content_part", [part.fingerprint for part in content], pl.String)
@@ -308,30 +311,32 @@ def _read_file(store: Store, file: BatchFile, source: Source, private: Mapping[s
     )
 
 
-def _content_part(store: Store, intake: Intake, piece: slice) -> Part:
+def _content_part(held: Held, intake: Intake, piece: slice) -> Part:
     content = intake.content[piece]
     # The ids are SHA-256 digests of these very texts, so a fingerprint of them is one of the texts.
     there = pl.when(pl.col("record_digest") != ERASED)
     ids = intake.rows[piece].select(
         there.then(name).alias(name) for name in ("prompt_id", "response_a_id", "response_b_id")
     )
-    return write_part(store, content, known_fingerprint=fingerprint(ids.hstack(content.select("extra"))))
+    part = write_part(held.store, content, known_fingerprint=fingerprint(ids.hstack(content.select("extra"))))
+    held.keep_text(part, content)
+    return part
 
 
 def _numbered(
-    store: Store, snapshots: list[Snapshot], table: str, arrivals: Iterable[int], columns: Sequence[str] = ()
+    held: Held, snapshots: list[Snapshot], name: str, arrivals: Iterable[int], columns: Sequence[str] = ()
 ) -> pl.DataFrame:
     """A table of the batches with these arrivals, one after the other, with their `arrival`."""
-    held = {arrival: snapshots[arrival].tables[table] for arrival in arrivals}
-    schema = next(iter(held.values())).schema
-    rows = scan(store, Table(schema, tuple(part for one in held.values() for part in one.parts)))
+    tables = {arrival: snapshots[arrival].tables[name] for arrival in arrivals}
+    schema = next(iter(tables.values())).schema
+    table = Table(schema, tuple(part for one in tables.values() for part in one.parts))
     wanted = [name for name in columns or schema if name in schema]
-    arrival = pl.concat(pl.repeat(place, one.rows, dtype=pl.Int64, eager=True) for place, one in held.items())
-    return rows.select(wanted).collect().with_columns(arrival.alias("arrival"))
+    arrival = pl.concat(pl.repeat(place, one.rows, dtype=pl.Int64, eager=True) for place, one in tables.items())
+    return held.some(table, wanted).collect().with_columns(arrival.alias("arrival"))
 
 
 def _block(
-    store: Store,
+    held: Held,
     memo: Memo,
     taken: list[Snapshot],
     block: Sequence[int],
@@ -341,18 +346,19 @@ def _block(
 ) -> Snapshot:
     """Rows, quarantine and fates of some consecutive arrivals; remembered as long as they are told the same of them."""
     here = pl.col("arrival").is_in(list(block))
-    held = [
+    parts = [
         [arrival, *(part.fingerprint for name in ("rows", "quarantine") for part in taken[arrival].tables[name].parts)]
         for arrival in block
     ]
     told = [unusual.filter(here), retracted.filter(here)]
     said = [fingerprint(one) if one.height else None for one in told]
-    key = digest(["block", code_digest("feedback_assets.stages.ingested"), held, *said, *silent])
+    key = digest(["block", code_digest("feedback_assets.stages.ingested"), parts, *said, *silent])
     known = memo.get(key)
     if known is not None:
         return known
-    came = _numbered(store, taken, "rows", block)
-    left = retract(came, _numbered(store, taken, "quarantine", block), told[1])
+    store = held.store
+    came = _numbered(held, taken, "rows", block)
+    left = retract(came, _numbered(held, taken, "quarantine", block), told[1])
     resolved = settle(left.rows, left.quarantined, told[0])
     shown = pl.when(~pl.col("source").is_in(list(silent))).then("value").alias("value")
     fates = pl.concat([resolved.fates, left.fates]).sort("arrival", "line", "position", "row_id")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -28,6 +29,7 @@ from feedback_assets.snapshots.snapshot import (
     Snapshot,
     Table,
     joined,
+    passed_on,
     scan,
     write_fates,
     write_rows,
@@ -115,7 +117,9 @@ def _materialize(
         snapshot = compute(project, asset, inputs)
         rows_in = inputs[entry.inputs[0]].snapshot.tables["rows"].rows
     computed = time.perf_counter()
-    examined = examine(project, _examined(project, entry, inputs, snapshot))
+    with ThreadPoolExecutor(1) as beside:
+        around, counting = beside.submit(environment), beside.submit(_counted, project, snapshot)
+        examined = examine(project, _examined(project, entry, inputs, snapshot))
     content = {
         "asset": asset,
         "data_version": snapshot.data_version,
@@ -125,7 +129,7 @@ def _materialize(
         "policy": section.pinned(),
         "rows_in": rows_in,
         "rows_out": snapshot.tables["rows"].rows,
-        "fates": _counted(project, snapshot),
+        "fates": counting.result(),
         "facts": snapshot.facts,
         "tables": {
             name: {
@@ -144,7 +148,7 @@ def _materialize(
             "compute": round(computed - began, 3),
             "examine": round(time.perf_counter() - computed, 3),
         },
-        "environment": environment(),
+        "environment": around.result(),
         "code": project.code(asset),
         "inputs": {name: {"number": c.number} for name, c in inputs.items()},
         "snapshot": snapshot.as_json(),
@@ -182,13 +186,13 @@ def _from_outside(project: Project, asset: str, section: Any, previous: Commit |
         if last is not None:
             project.held.ahead(last.snapshot.tables["rows"])
 
-    return read_batches(project.folder, project.store, section, previous, now, ahead)
+    return read_batches(project.folder, project.held, section, previous, now, ahead)
 
 
 def compute(project: Project, asset: str, inputs: Mapping[str, Commit]) -> Snapshot:
     """What a stage makes of the commits that it reads; remembered, and not committed."""
     entry, section = stage(asset), project.policy.section(asset)
-    primary = inputs[entry.inputs[0]].snapshot.tables["rows"]
+    primary = inputs[entry.inputs[0]].snapshot.tables["rows"].records
     if entry.idle(section):
         ids = project.held.rows(primary).select("row_id").collect()
         passed_on = write_fates(project.store, kept(ids).collect(), ids, primary)
@@ -267,14 +271,21 @@ def _remembered(project: Project, entry: Stage, section: Section, key: str, besi
     assert entry.function is not None  # noqa: S101  the caller asked
     came = project.held.rows(primary).collect()
     output: Output = entry.function(replace(beside, rows=came.lazy()), section, project.engine)
-    rows = _in_order(output.rows)
-    writing = [
-        lambda: write_rows(project.store, rows, came, primary),
-        lambda: write_fates(project.store, output.fates, came, primary),
-    ]
+
+    def written() -> Table:
+        rows, stands = output.standing, None
+        if passed_on(output.rows, came):
+            stands = pl.repeat(True, came.height, eager=True) if output.stands is None else output.stands
+        else:
+            rows = _in_order(rows)
+        made = write_rows(project.store, rows, came, primary, stands)
+        if entry.scope == "whole":
+            project.held.keep(made, rows)
+        return made
+
+    writing = [written, lambda: write_fates(project.store, output.fates, came, primary)]
     made, told = each(lambda write: write(), writing)
     if entry.scope == "whole":
-        project.held.keep(made, rows)
         project.held.keep(told, output.fates)
     snapshot = Snapshot(
         entry.name,
@@ -290,12 +301,13 @@ def _remembered(project: Project, entry: Stage, section: Section, key: str, besi
 
 
 def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows in the order of copy, arrival, line and position: the same whatever a join or a thread did to them."""
-    order = [name for name in ("copy_index", "arrival", "line", "position", "row_id") if name in rows.columns]
+    """Records in the order of arrival, line and position, then copies: the same whatever a join or a thread did."""
+    place = [pl.col(name) for name in ("arrival", "line", "position", "row_id") if name in rows.columns]
+    order = [pl.col("copy_index") > 0, *place, pl.col("copy_index")] if "copy_index" in rows.columns else place
     rises, same = pl.lit(False), pl.lit(True)
-    for name in order:
-        rises = rises | (same & (pl.col(name) > pl.col(name).shift()))
-        same = same & (pl.col(name) == pl.col(name).shift())
+    for key in order:
+        rises = rises | (same & (key > key.shift()))
+        same = same & (key == key.shift())
     return rows if rows.select(rises.slice(1).all()).item() else rows.sort(order)
 
 

@@ -16,11 +16,11 @@ from feedback_assets.materialize.arrivals import Arrivals, Key, digest_of
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.intake import take
 from feedback_assets.materialize.landing import landed
-from feedback_assets.materialize.materialize import rows
 from feedback_assets.materialize.project import Project
 from feedback_assets.materialize.rebuild import Rebuilding, rebuild
 from feedback_assets.pipeline import Policy
 from feedback_assets.provenance.recipe import Recipe, as_policy, registry
+from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.overlay import Overlay
 from feedback_assets.snapshots.snapshot import Snapshot, write_table
 from feedback_assets.snapshots.store import Store
@@ -69,7 +69,7 @@ def ingest(store: Overlay, policy: Policy, arrivals: Mapping[Key, Mapping[str, s
     """
     sources = {source.name for source in policy.ingested.sources}
     known = {key: told for key, told in arrivals.items() if key[0] in sources}
-    return take(store, policy.ingested, Arrivals(known, [], files, {}), datetime.now(UTC)).snapshot
+    return take(Held(store), policy.ingested, Arrivals(known, [], files, {}), datetime.now(UTC)).snapshot
 
 
 def build(
@@ -90,12 +90,10 @@ def training_rows(project: Project, commit: Commit) -> pl.LazyFrame:
 
     That is weight × copies as far as the stage has them, else 1: the same column at every stage.
     """
-    frame = rows(project, commit)
+    frame = project.held.rows(commit.snapshot.tables["rows"].records)
     names = frame.collect_schema().names()
-    if "copy_index" in names:
-        frame = frame.filter(pl.col("copy_index") == 0).drop("copy_index")
     factors = [pl.col(name) for name in ("weight", "copies") if name in names]
     weight = pl.lit(1.0)
     for factor in factors:
         weight = weight * factor
-    return frame.with_columns(weight.alias("training_weight"))
+    return frame.drop("copy_index", strict=False).with_columns(weight.alias("training_weight"))

@@ -41,9 +41,7 @@ class Moved:
 
 def kept_rows(store: Store, build: Build, last: str) -> pl.LazyFrame:
     """The records that are in a build after its stage `last`, each once."""
-    table = build[last].snapshot.tables["rows"]
-    frame = scan(store, table)
-    return frame.filter(pl.col("copy_index") == 0) if "copy_index" in table.schema else frame
+    return scan(store, build[last].snapshot.tables["rows"].records)
 
 
 def moved(store: Store, before: Build, after: Build, last: str, causes: Sequence[Change]) -> list[Moved]:

@@ -96,7 +96,7 @@ class Erasure:
 
 def rewritten_key(path: str, digest: str) -> str:
     """Where the new bytes of a release's file lie."""
-    kind = "parts" if path.endswith("/annotations.parquet") else "exports"
+    kind = "parts" if "/annotations/" in path else "exports"
     return f"{kind}/{digest[:2]}/{digest}{PurePosixPath(path).suffix}"
 
 

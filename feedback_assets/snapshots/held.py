@@ -15,7 +15,8 @@ from feedback_assets.snapshots.store import Store
 
 HELD_BYTES = 256 * 2**20  # of Parquet: about three million narrow rows; what is larger is scanned
 HELD_TEXT = 512 * 2**20  # in memory: the first that is read; what does not fit is read as often as it is asked for
-HELD_TABLES = 4
+HELD_TABLES = 5
+MOST_HELD = 10  # a table of which less than this part is missing is read whole
 HELD_VALUES = 64
 
 
@@ -44,7 +45,10 @@ class Held:
 
     def keep(self, table: Table, rows: pl.DataFrame) -> None:
         """Hold `rows`, which were written as `table`."""
-        if _bytes(table.parts) <= HELD_BYTES:
+        if table.further.parts and table.records.parts:  # apart, because most ask for the records only
+            self.keep(table.records, rows.head(table.records.rows))
+            self.keep(table.further, rows.slice(table.records.rows))
+        elif _bytes(table.parts) <= HELD_BYTES:
             if len(set(rows.n_chunks("all"))) > 1:  # columns cut at different places are cut anew by each operation
                 rows = rows.rechunk()
             with self._lock:
@@ -52,6 +56,8 @@ class Held:
 
     def rows(self, table: Table) -> pl.LazyFrame:
         """The rows of `table`, from memory where they fit."""
+        if table.further.parts and table.records.parts:
+            return pl.concat([self.rows(table.records), self.rows(table.further)])
         if _bytes(table.parts) > HELD_BYTES:
             return scan(self.store, table)
         with self._lock:
@@ -60,6 +66,13 @@ class Held:
                 rows = self._side_by_side(table)
             self._keep(table.parts, rows)
         return rows.lazy().select(list(table.schema))
+
+    def some(self, table: Table, columns: Sequence[str]) -> pl.LazyFrame:
+        """`columns` of `table`, from memory where most of it is held; else nothing is held for them."""
+        with self._lock:
+            missing = sum(file.bytes for part in table.parts for file in part.files if file.digest not in self._files)
+        whole = self.rows(table) if missing * MOST_HELD <= _bytes(table.parts) else scan(self.store, table)
+        return whole.select(columns)
 
     def ahead(self, table: Table) -> None:
         """Read `table`, most of which is asked for soon, where it fits; what cannot be read is said when it is."""
@@ -75,10 +88,17 @@ class Held:
             if self._room() <= 0:
                 return scan_part(self.store, part)
             known = scan_part(self.store, part).collect()
-            with self._lock:
-                if known.estimated_size() <= self._room():
-                    self._texts[key] = known
+            self._keep_text(key, known)
         return known.lazy()
+
+    def keep_text(self, part: Part, rows: pl.DataFrame) -> None:
+        """Hold `rows`, which were written as this part of text, if there is room."""
+        self._keep_text(tuple(self.store.erasures.current(file.key) for file in part.files), rows)
+
+    def _keep_text(self, key: tuple[str, ...], rows: pl.DataFrame) -> None:
+        with self._lock:
+            if rows.estimated_size() <= self._room():
+                self._texts[key] = rows
 
     def _room(self) -> int:
         """How many more bytes of text can be held; other threads may be adding to them."""

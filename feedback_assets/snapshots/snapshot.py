@@ -7,12 +7,13 @@ which the data version is made; and `digest`, of its bytes, which names the file
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from feedback_assets.digests import digest, file_digest, fingerprint, schema_of
@@ -20,6 +21,7 @@ from feedback_assets.snapshots.store import Store
 from feedback_assets.threads import each
 
 ROW_GROUP = 65_536  # fixed, so that Parquet bytes do not depend on chunking or threads
+COPIED_TOGETHER = 8  # parts whose further copies lie in one file: few are written again, and few are small
 ASIDE = ("fates", "quarantine")  # tables that explain the data and are not part of its version
 
 
@@ -40,11 +42,15 @@ class File:
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows: the files that hold their columns, side by side, and the arrivals (first, last) of the rows if any."""
+    """Some rows: the files that hold their columns, side by side, and the arrivals (first, last) of the rows if any.
+
+    `further` ones are copies of records that stand in other parts (`copy_index` above 0).
+    """
 
     rows: int
     files: tuple[File, ...]
     arrivals: tuple[int, int] | None = None
+    further: bool = False
 
     @cached_property
     def fingerprint(self) -> str:
@@ -55,6 +61,11 @@ class Part:
     def bytes(self) -> int:
         """Size of its files."""
         return sum(file.bytes for file in self.files)
+
+    def as_json(self) -> dict[str, Any]:
+        """The part as plain JSON values."""
+        files = [vars(file) for file in self.files]  # `asdict` copies each value, which takes ten times as long
+        return {"rows": self.rows, "files": files, "arrivals": self.arrivals, "further": self.further}
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,16 @@ class Table:
     def rows(self) -> int:
         """Rows in all parts."""
         return sum(part.rows for part in self.parts)
+
+    @property
+    def records(self) -> "Table":
+        """The parts that hold each record once."""
+        return Table(self.schema, tuple(part for part in self.parts if not part.further))
+
+    @property
+    def further(self) -> "Table":
+        """The parts that hold further copies of records."""
+        return Table(self.schema, tuple(part for part in self.parts if part.further))
 
 
 @dataclass(frozen=True)
@@ -103,15 +124,12 @@ class Snapshot:
 
     def as_json(self) -> dict[str, Any]:
         """The snapshot as plain JSON values."""
-        return {
-            "asset": self.asset,
-            "data_version": self.data_version,
-            "facts": dict(self.facts),
-            "tables": {
-                name: {"schema": list(map(list, table.schema.items())), "parts": [asdict(part) for part in table.parts]}
-                for name, table in self.tables.items()
-            },
+        tables = {
+            name: {"schema": list(map(list, table.schema.items())), "parts": [part.as_json() for part in table.parts]}
+            for name, table in self.tables.items()
         }
+        version = self.data_version
+        return {"asset": self.asset, "data_version": version, "facts": dict(self.facts), "tables": tables}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Snapshot":
@@ -132,7 +150,8 @@ def tables_from_json(value: Mapping[str, Any]) -> dict[str, Table]:
 
 def _part(value: Mapping[str, Any]) -> Part:
     arrivals = tuple(value["arrivals"]) if value["arrivals"] else None
-    return Part(value["rows"], tuple(File(**file) for file in value["files"]), arrivals)
+    files = tuple(File(**file) for file in value["files"])
+    return Part(value["rows"], files, arrivals, value.get("further", False))
 
 
 def write_part(store: Store, frame: pl.DataFrame, *, known_fingerprint: str | None = None) -> Part:
@@ -200,29 +219,41 @@ def write_table(
     return Table(schema_of(frame), tuple(parts))
 
 
-def write_rows(store: Store, rows: pl.DataFrame, came: pl.DataFrame, before: Table) -> Table:
+def write_rows(
+    store: Store, rows: pl.DataFrame, came: pl.DataFrame, before: Table, stands: pl.Series | None = None
+) -> Table:
     """Write what a stage made of the rows `came`, which are the table `before`: only what is new.
 
     A part of `before` whose rows all stand keeps its files; one that lost rows is written without them, once for the
     same rows. Columns that the stage added go into a file beside it. Further copies of a row (`copy_index` above 0) are
-    in parts of their own, after all others.
+    in parts of their own, after all others. `stands` says which of the rows that came they are, where that is known and
+    no column of theirs was rewritten: then nothing is compared.
     """
-    firsts, copies = rows, None
-    if "copy_index" in rows.columns and "copy_index" not in came.columns:
-        rows = rows if rows.get_column("copy_index").is_sorted() else rows.sort("copy_index", maintain_order=True)
-        originals = int((rows.get_column("copy_index") == 0).sum())
-        firsts, copies = rows[:originals], rows[originals:]
-    stands = _standing(firsts, came)
+    firsts, copies = rows, rows.clear()
+    if "copy_index" in rows.columns:
+        further = rows.get_column("copy_index") > 0
+        records = rows.height - int(further.sum())
+        rows = rows if further.is_sorted() else pl.concat([rows.filter(~further), rows.filter(further)])
+        firsts, copies = rows.head(records), rows.slice(records)
+    parts = _write_records(store, firsts, came, before, stands)
+    return Table(schema_of(rows), (*parts, *_write_copies(store, copies, firsts, parts)))
+
+
+def _write_records(
+    store: Store, rows: pl.DataFrame, came: pl.DataFrame, before: Table, known: pl.Series | None
+) -> Sequence[Part]:
+    stands = _standing(rows, came) if known is None else known
     standing = int(stands.sum())
     ahead = bool(stands.head(standing).all())  # nothing is copied to leave out what comes last
     names = [name for name in came.columns if name in rows.columns]
     added = [name for name in rows.columns if name not in names]
-    left_over, new = firsts.select(names), firsts.select(added)
-    if not all(
+    left_over, new = rows.select(names), rows.select(added)
+    if known is None and not all(
         _alike(left_over[name], came[name].head(standing) if ahead else came[name].filter(stands)) for name in names
     ):
         # It moved rows or rewrote a column, so that nothing of what came can be kept.
-        return write_table(store, rows, last_arrivals=[part.arrivals[1] for part in before.parts if part.arrivals])
+        ends = [part.arrivals[1] for part in before.parts if part.arrivals]
+        return write_table(store, rows, last_arrivals=ends).parts
     pieces: list[tuple[Part, pl.Series, int]] = []
     start = placed = 0
     for part in before.parts:
@@ -236,22 +267,46 @@ def write_rows(store: Store, rows: pl.DataFrame, came: pl.DataFrame, before: Tab
         files = part.files if stand.all() else (_shortened(store, mine, part, stand),)
         if added:
             files = (*files, _write_file(store, new.slice(at, mine.height)))
-        return Part(mine.height, files, part.arrivals or _arrivals(firsts.slice(at, mine.height)))
+        return Part(mine.height, files, part.arrivals or _arrivals(rows.slice(at, mine.height)))
 
     left = [piece for piece in pieces if piece[1].any()]
-    parts = each(written, left or pieces[:1])
-    more = write_table(store, copies).parts if copies is not None and copies.height else ()
-    return Table(schema_of(rows), (*parts, *more))
+    return each(written, left or pieces[:1])
+
+
+def _write_copies(store: Store, copies: pl.DataFrame, firsts: pl.DataFrame, parts: Sequence[Part]) -> list[Part]:
+    """Write further copies of `firsts`, those of COPIED_TOGETHER of its `parts` in one.
+
+    Where they are true copies, these parts and the places in them determine a file: that of earlier arrivals stays.
+    """
+    if copies.is_empty():
+        return []
+    again = firsts.select(pl.col("copies") - 1 if "copies" in firsts.columns else pl.lit(0)).to_series()
+    at = pl.Series(np.repeat(np.arange(firsts.height), again.to_numpy()))
+    columns = [name for name in copies.columns if name != "copy_index"]
+    if len(at) != copies.height or not all(_alike(copies[name], firsts[name].gather(at)) for name in columns):
+        return [replace(part, further=True) for part in write_table(store, copies).parts]
+    blocks = [parts[start : start + COPIED_TOGETHER] for start in range(0, len(parts), COPIED_TOGETHER)]
+    starts = pl.Series([0, *accumulate(sum(part.rows for part in block) for block in blocks)][:-1], dtype=at.dtype)
+    of = (starts.search_sorted(at, side="right") - 1).alias("of")
+    cut = pl.DataFrame({"index": copies["copy_index"], "at": at - starts.gather(of)})
+    lengths = of.rle().struct.field("len").to_list()
+
+    def written(start: int, rows: int) -> Part:
+        frame, originals = copies.slice(start, rows), [part.fingerprint for part in blocks[of[start]]]
+        name = ["copies", originals, fingerprint(cut.slice(start, rows))]
+        return Part(rows, (written_once(store, name, frame),), _arrivals(frame), further=True)
+
+    return each(lambda piece: written(*piece), zip(accumulate(lengths, initial=0), lengths, strict=False))
 
 
 def write_fates(store: Store, fates: pl.DataFrame, came: pl.DataFrame, before: Table) -> Table:
-    """Write the fates of the rows `came`, which are the table `before`, part by part; further copies have none.
+    """Write the fates of the rows `came`, which are the table `before`, part by part.
 
     The ids of a part's rows lie in a file of their own, which all stages share; what became of them stands beside it.
     """
     ends = list(accumulate(part.rows for part in before.parts))
     row_id = came.get_column("row_id").head(fates.height)
-    if fates.height not in ends or not fates.get_column("row_id").equals(row_id):
+    if fates.height not in ends or not _alike(fates.get_column("row_id"), row_id):
         return write_table(store, fates)
     ends = ends[: ends.index(fates.height) + 1]
     starts = [0, *ends[:-1]]
@@ -259,14 +314,30 @@ def write_fates(store: Store, fates: pl.DataFrame, came: pl.DataFrame, before: T
 
     def written(place: int) -> Part:
         part, start = before.parts[place], starts[place]
-        name = f"{digest(['ids', part.fingerprint])}-file"
-        of_ids = _recalled(store, name)
-        if of_ids is None:
-            of_ids = _write_file(store, ids.slice(start, part.rows))
-            store.remember(name, asdict(of_ids))
-        return Part(part.rows, (of_ids, _write_file(store, told.slice(start, part.rows))))
+        of_ids = written_once(store, ["ids", part.fingerprint], ids.slice(start, part.rows))
+        mine = told.slice(start, part.rows)
+        alike = mine.select(pl.all_horizontal(pl.all().eq_missing(pl.all().first())).all()).item()  # as if all are kept
+        name = ["told alike", list(schema_of(mine).items()), mine.row(0), part.rows] if alike and part.rows else None
+        return Part(part.rows, (of_ids, written_once(store, name, mine) if name else _write_file(store, mine)))
 
     return Table(schema_of(fates), tuple(each(written, range(len(ends)))))
+
+
+def written_once(store: Store, name: list[Any], frame: pl.DataFrame) -> File:
+    """The file of `frame`, which `name` determines: its values are not read where it is there."""
+    known = f"{digest(name)}-file"
+    file = _recalled(store, known)
+    if file is None:
+        file = _write_file(store, frame)
+        store.remember(known, asdict(file))
+    return file
+
+
+def passed_on(rows: pl.DataFrame, came: pl.DataFrame) -> bool:
+    """Whether `rows` are those that came, in their order, with all their columns as they were."""
+    return rows.height == came.height and all(
+        name in rows.columns and _alike(rows[name], came[name]) for name in came.columns
+    )
 
 
 def _standing(rows: pl.DataFrame, came: pl.DataFrame) -> pl.Series:
@@ -275,8 +346,6 @@ def _standing(rows: pl.DataFrame, came: pl.DataFrame) -> pl.Series:
     if rows.height < came.height:
         # By hashes: what is said to stand is compared with what does.
         stands = pl.col("row_id").hash().is_in(rows.select(pl.col("row_id").hash()).to_series().implode())
-        if "copy_index" in came.columns and "copy_index" not in rows.columns:
-            stands = stands & (pl.col("copy_index") == 0)
     return came.select(stands=stands).to_series()
 
 
@@ -298,12 +367,7 @@ def _lies_at(column: pl.Series) -> list[int] | None:
 
 def _shortened(store: Store, left: pl.DataFrame, part: Part, stand: pl.Series) -> File:
     """The file of a part without the rows that do not stand."""
-    name = f"{digest(['shortened', part.fingerprint, fingerprint(stand.to_frame()), left.columns])}-file"
-    kept = _recalled(store, name)
-    if kept is None:
-        kept = _write_file(store, left)
-        store.remember(name, asdict(kept))
-    return kept
+    return written_once(store, ["shortened", part.fingerprint, fingerprint(stand.to_frame()), left.columns], left)
 
 
 def scan(store: Store, table: Table) -> pl.LazyFrame:

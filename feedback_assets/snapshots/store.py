@@ -1,5 +1,6 @@
 """Where bytes live: objects that are put once, under a name, and never changed."""
 
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, Protocol
 
-from feedback_assets.digests import canonical_json, digest
+from feedback_assets.digests import canonical_json
 from feedback_assets.errors import FeedbackError
 from feedback_assets.snapshots.erasures import Erasure, Erasures
 
@@ -338,15 +339,17 @@ class LocalStore:
 
     def recall(self, key: str) -> Any:
         """The JSON value remembered under `key`, or None; one that was damaged counts as forgotten."""
+        path = self.path(memo_key(key))
         try:
-            path = self.path(memo_key(key))
-            found = recalled(path.read_bytes())
-            with suppress(OSError):  # such as a store that can only be read
-                if time.time() - path.stat().st_mtime > USED:
-                    path.touch()  # what is not used for long is collected
-            return found
+            with path.open("rb") as file:
+                found = recalled(file.read())
+                used = os.fstat(file.fileno()).st_mtime
         except OSError:
             return None
+        if time.time() - used > USED:
+            with suppress(OSError):  # such as a store that can only be read
+                path.touch()  # what is not used for long is collected
+        return found
 
     def remember(self, key: str, value: Any) -> None:
         """Remember a JSON value: what was computed before, under the digest of all it was computed from."""
@@ -374,15 +377,18 @@ def memo_key(key: str) -> str:
     return f"memo/{key[:2]}/{key}.json"
 
 
+_KEPT = re.compile(rb'\{"digest":"([0-9a-f]{64})","value":(.*)\}', re.DOTALL)
+
+
 def remembered(value: Any) -> bytes:
-    """A value as it is remembered."""
-    return canonical_json({"digest": digest(value), "value": value})
+    """A value as it is remembered: canonical JSON with the digest of its own."""
+    data = canonical_json(value)
+    return b'{"digest":"%b","value":%b}' % (hashlib.sha256(data).hexdigest().encode(), data)
 
 
 def recalled(data: bytes) -> Any:
     """The value of what `remembered` made; None if that was damaged."""
-    try:
-        kept = json.loads(data)
-        return kept["value"] if kept["digest"] == digest(kept["value"]) else None
-    except (ValueError, KeyError, TypeError):
+    kept = _KEPT.fullmatch(data)
+    if kept is None or hashlib.sha256(kept[2]).hexdigest().encode() != kept[1]:
         return None
+    return json.loads(kept[2])

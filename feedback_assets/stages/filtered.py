@@ -61,7 +61,7 @@ def filtered(inputs: Inputs, section: FilteredSection, engine: Engine) -> Output
     drop = pl.col("first").is_not_null()
     stays = decided.get_column("first").is_null()
     return Output(
-        rows.filter(stays),
+        rows,
         fates(
             decided,
             pl.when(drop).then(pl.lit("dropped")).otherwise(pl.lit("kept")),
@@ -81,6 +81,7 @@ def filtered(inputs: Inputs, section: FilteredSection, engine: Engine) -> Output
                 for rule, hit in zip(section.rules, hits, strict=True)
             }
         },
+        stands=stays,
     )
 
 

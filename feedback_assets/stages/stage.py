@@ -86,9 +86,9 @@ class Expectation:
 class Inputs:
     """What a stage reads.
 
-    `rows` is the output of the upstream stage (record columns and those added since); `others` are further
-    upstream assets by name; `content` are the parts of text of `ingested`, for the few stages that need text;
-    `earlier`, for scope "prefix", are the rows that arrived before `rows`.
+    `rows` is the output of the upstream stage (record columns and those added since), each record once: further copies
+    go with it; `others` are further upstream assets by name; `content` are the parts of text of `ingested`, for the few
+    stages that need text; `earlier`, for scope "prefix", are the rows that arrived before `rows`.
     """
 
     rows: pl.LazyFrame
@@ -101,7 +101,8 @@ class Inputs:
 class Output:
     """What a stage gives back.
 
-    `rows`: the narrow rows; `fates`: one line for every row that came in (FATE_SCHEMA);
+    `rows`: the narrow rows, or, with `stands` (Boolean), all that came in their order, of which these stay;
+    `fates`: one line for every row that came in (FATE_SCHEMA);
     `tables`: further tables to keep with the snapshot, such as the plan of weights;
     `facts`: small JSON values worth keeping (counts by rule, a normalising mean).
     """
@@ -110,6 +111,12 @@ class Output:
     fates: pl.DataFrame
     tables: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    stands: pl.Series | None = None
+
+    @property
+    def standing(self) -> pl.DataFrame:
+        """The rows that stay."""
+        return self.rows if self.stands is None or self.stands.all() else self.rows.filter(self.stands)
 
 
 @dataclass(frozen=True)

@@ -72,20 +72,16 @@ def promises(section: TrainingSetSection) -> list[Expectation]:
 def training_set(inputs: Inputs, section: TrainingSetSection, engine: Engine) -> Output:
     """One row a record: all columns so far and `training_weight` (Float64, weight × copies: the signal as realised).
 
-    Copies of one record are one row here. With `realise: copies` the weights must all be equal. For each export with a
-    trainer, `tokens_<export>` (UInt32): the predicted length that decides whether the trainer drops the example.
+    With `realise: copies` the weights must all be equal. For each export with a trainer, `tokens_<export>` (UInt32):
+    the predicted length that decides whether the trainer drops the example.
 
     Raises:
         FeedbackError: `realise: copies` with weights that differ; an export names a column that is not there, or has
             ties or missing margins that its policy calls an error.
     """
     del engine
-    came = inputs.rows.collect()
-    first = came.get_column("copy_index") == 0
-    records = int(first.sum())
-    # Further copies come last: nothing is copied to leave them out.
-    rows = came.head(records) if first.head(records).all() else came.filter(first)
-    rows = rows.drop("copy_index").with_columns((pl.col("weight") * pl.col("copies")).alias("training_weight"))
+    rows = inputs.rows.drop("copy_index").collect()
+    rows = rows.with_columns((pl.col("weight") * pl.col("copies")).alias("training_weight"))
     if section.realise == "copies" and rows.get_column("weight").n_unique() > 1:
         raise FeedbackError(
             "training_set.realise: copies would lose the weights, which differ between rows; "
@@ -102,7 +98,7 @@ def training_set(inputs: Inputs, section: TrainingSetSection, engine: Engine) ->
         facts={
             "realise": section.realise,
             "splits": dict(splits.iter_rows()),
-            "examples": came.height,
+            "examples": int(rows.get_column("copies").sum()),
             "predicted_drops": {export.name: predicted(rows, export, section.realise) for export in asked},
         },
     )

@@ -222,7 +222,7 @@ def test_a_file_that_grows_while_it_is_read_waits_for_the_next_run(inbox: Inbox)
     section = project.policy.ingested
     found = arrivals(project.folder, project.store, section, None, NOW)
     path.write_text(lines(b="up", c="up"))
-    taken = take(project.store, section, found, NOW)
+    taken = take(project.held, section, found, NOW)
     assert [told["batch"] for told in taken.arrived.values()] == ["w1"]
     said = "file 'w2' of source 's' waits: it changed while it was read; the next run takes it"
     assert taken.noticed == (said,)
@@ -230,7 +230,7 @@ def test_a_file_that_grows_while_it_is_read_waits_for_the_next_run(inbox: Inbox)
     path.write_text(lines(b="up", c="down"))
     found = arrivals(project.folder, project.store, section, project.commits.latest("ingested"), NOW)
     path.write_text(lines(b="up"))
-    taken = take(project.store, section, found, NOW)
+    taken = take(project.held, section, found, NOW)
     assert [told["batch"] for told in taken.arrived.values()] == ["w1", "w2"]
 
 

@@ -115,10 +115,29 @@ def test_copies_stand_after_all_originals_and_leave_them_as_they_are(store):
     table = write_rows(store, rows, ROWS, before)
     assert scan(store, table).collect().equals(rows)
     assert [part.files[0] for part in table.parts[:3]] == [part.files[0] for part in before.parts]
+    assert [part.further for part in table.parts] == [False, False, False, True]
+    assert scan(store, table.records).collect().equals(firsts)
     originals = firsts.drop("copy_index").with_columns(weight=pl.lit(1.0))
-    released = write_rows(store, originals, rows, table)
+    released = write_rows(store, originals, firsts, table.records)
     assert scan(store, released).collect().equals(originals)
     assert [len(part.files) for part in released.parts] == [3, 3, 3]
+
+
+def test_copies_of_earlier_arrivals_stay_in_the_files_that_they_lie_in(store, monkeypatch):
+    monkeypatch.setattr("feedback_assets.snapshots.snapshot.COPIED_TOGETHER", 1)
+
+    def copied(rows: pl.DataFrame, last_arrivals: list[int]) -> Table:
+        before = write_table(store, rows, last_arrivals=last_arrivals)
+        firsts = rows.with_columns(copies=pl.lit(3, pl.Int32), copy_index=pl.lit(0, pl.Int32))
+        further = [firsts.with_columns(copy_index=pl.lit(index, pl.Int32)) for index in (1, 2)]
+        made = pl.concat([firsts, pl.concat(further).sort("arrival", "row_id", "copy_index")])
+        table = write_rows(store, made, rows, before)
+        assert scan(store, table).collect().equals(made)
+        return table
+
+    first = copied(ROWS.filter(pl.col("arrival") < 3), [0, 1])
+    assert [part.rows for part in first.further.parts] == [4, 6]
+    assert copied(ROWS, [0, 1, 3]).further.parts[:2] == first.further.parts
 
 
 def test_fates_share_the_file_of_their_ids_and_further_copies_have_none(store):

@@ -24,7 +24,7 @@ def rule(name: str, drop_when: str, version: int = 1) -> dict[str, Any]:
 def applied(rows: pl.DataFrame, *rules: dict[str, Any], content: tuple[ContentPart, ...] = ()) -> Output:
     section = FilteredSection.model_validate({"rules": rules})
     output = filtered(Inputs(rows.lazy(), content=content), section, EngineInMemory())
-    assert output.rows.schema == rows.schema
+    assert output.standing.schema == rows.schema
     assert output.fates.schema == FATE_SCHEMA
     return output
 
@@ -46,7 +46,7 @@ def test_a_row_dropped_by_a_rule_names_the_rule_and_its_version():
         ("r2", "kept", None, None, 1),
         ("r3", "kept", None, None, 1),
     ]
-    assert output.rows["row_id"].to_list() == ["r2", "r3"]
+    assert output.standing["row_id"].to_list() == ["r2", "r3"]
 
 
 def test_the_first_rule_that_fits_has_dropped_the_row_and_each_says_what_it_would_do_alone():
@@ -60,20 +60,20 @@ def test_the_first_rule_that_fits_has_dropped_the_row_and_each_says_what_it_woul
 @pytest.mark.parametrize("condition", ["response_a_chars < 10", "NOT (response_a_chars < 10)", "NULL"])
 def test_null_is_not_dropped_and_is_counted_as_undecided(condition):
     output = applied(ROWS.slice(3), rule("r", condition))
-    assert output.rows.height == 1
+    assert output.standing.height == 1
     assert output.facts["rules"]["r"] == {"dropped": 0, "alone": 0, "undecided": 1}
 
 
 def test_without_rules_every_row_is_kept():
     output = applied(ROWS)
-    assert output.rows.equals(ROWS)
+    assert output.standing.equals(ROWS)
     assert output.fates["rule"].null_count() == ROWS.height
 
 
 @pytest.mark.parametrize(("condition", "left"), [("TRUE", 0), ("FALSE", 4)])
 def test_a_rule_that_reads_no_column_holds_for_every_row(condition, left):
     output = applied(ROWS, rule("r", condition))
-    assert (output.rows.height, output.fates.height) == (left, 4)
+    assert (output.standing.height, output.fates.height) == (left, 4)
 
 
 def part(name: str, *texts: str) -> ContentPart:
@@ -99,7 +99,7 @@ def test_a_rule_can_read_the_text():
 
 def test_a_rule_over_text_holds_for_no_rows_too():
     output = applied(ROWS.clear(), rule("ai", "response_a LIKE '%AI%'"))
-    assert (output.rows.height, output.fates.height) == (0, 0)
+    assert (output.standing.height, output.fates.height) == (0, 0)
 
 
 @given(
@@ -112,7 +112,7 @@ def test_the_parts_filtered_one_by_one_are_the_whole_filtered(values, data):
     cut = data.draw(st.integers(0, rows.height))
     whole = applied(rows, SHORT, MODEL)
     parts = [applied(piece, SHORT, MODEL) for piece in (rows[:cut], rows[cut:])]
-    assert pl.concat([p.rows for p in parts]).equals(whole.rows)
+    assert pl.concat([p.standing for p in parts]).equals(whole.standing)
     assert pl.concat([p.fates for p in parts]).equals(whole.fates)
     for name, facts in whole.facts["rules"].items():
         assert facts == {key: sum(p.facts["rules"][name][key] for p in parts) for key in facts}

@@ -20,14 +20,14 @@ def upsampled_rows(weights: list[float], copies: list[int]) -> pl.DataFrame:
         pl.Series("copies", copies, pl.Int32),
         pl.Series("assigned_split", SPLITS[: len(weights)]),
     )
-    return rows.with_columns(copy_index=pl.int_ranges(0, "copies", dtype=pl.Int32)).explode("copy_index")
+    return rows.with_columns(copy_index=pl.lit(0, pl.Int32))
 
 
 def made(rows: pl.DataFrame, **section: object) -> Output:
     return training_set(Inputs(rows.lazy()), TrainingSetSection.model_validate(section), EngineInMemory())
 
 
-def test_copies_of_a_record_are_one_row_with_the_weight_of_all():
+def test_a_record_has_the_weight_of_all_its_copies():
     rows = upsampled_rows([0.5, 1.0, 2.0], [1, 3, 2])
     output = made(rows)
     assert output.rows.select("row_id", "copies", "training_weight").rows() == [
@@ -54,9 +54,11 @@ def test_copies_that_would_lose_different_weights_are_refused_in_one_line():
     assert "\n" not in str(caught.value)
 
 
-def test_two_exports_of_one_name_are_refused():
+def test_two_exports_of_one_name_are_refused_and_one_that_is_called_as_the_annotations():
     with pytest.raises(ValidationError, match="two exports have the same name"):
         TrainingSetSection.model_validate({"exports": [{"name": "a"}, {"name": "a", "format": "kto"}]})
+    with pytest.raises(ValidationError, match="an export cannot be called 'annotations'"):
+        TrainingSetSection.model_validate({"exports": [{"name": "annotations"}]})
 
 
 @pytest.mark.parametrize(
