@@ -358,7 +358,7 @@ def show_trace(traced: list[dict[str, Any]]) -> None:
                 shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in added.items())
                 console.print(f"                    {shown}", style="dim")
         if entry.get("told_by", "snapshots") != "snapshots":
-            told = {"annotations": "annotations.parquet beside the manifest", "manifest": "the manifest"}
+            told = {"annotations": "the annotations beside the manifest", "manifest": "the manifest"}
             console.print(f"  the parts are gone; this is told by {told[entry['told_by']]}", style="yellow")
         for side, parent in zip("ab", entry.get("parents", ()), strict=False):
             console.print(f"  response {side} from   {_relative(parent)}", soft_wrap=True)

@@ -15,8 +15,8 @@ REASONS = {
 }
 
 SIDECAR = (
-    "Line n of `provenance-<split>` says of example n whose judgment it is, from which batch and line, "
-    "under which guideline, and how its weight came about."
+    "Line n of `provenance-<split>`, over its files in order, says of example n whose judgment it is, from which batch "
+    "and line, under which guideline, and how its weight came about."
 )
 
 
@@ -25,7 +25,7 @@ def card(release_id: str, project: str, export: Mapping[str, Any]) -> str:
     splits = export["splits"]
     heads = [("default", {split: f"{split}/*.{export['file']}" for split in splits})]
     kinds = [kind for kind in ("weights", "provenance") if any(kind in told for told in splits.values())]
-    heads += [(kind, {split: f"{kind}-{split}.{export['file']}" for split in splits}) for kind in kinds]
+    heads += [(kind, {split: f"{kind}-{split}/*.{export['file']}" for split in splits}) for kind in kinds]
     said = [
         *_front_matter(heads if splits else []),
         f"# {project}: {export['name']}",

@@ -73,6 +73,8 @@ def _told_apart(exports: tuple[Export, ...]) -> tuple[Export, ...]:
     names = [export.name for export in exports]
     if len(set(names)) < len(names):
         raise ValueError("two exports have the same name; they would write the same files")
+    if "annotations" in names:
+        raise ValueError("an export cannot be called 'annotations': that is the folder of the list of all annotations")
     columns = [export.tokens() for export in exports]
     for column in columns:
         if columns.count(column) > 1:

@@ -16,7 +16,7 @@ from feedback_assets.provenance.build import scratch
 from feedback_assets.provenance.changes import Change, changes
 from feedback_assets.provenance.effects import fates_of, moved
 from feedback_assets.provenance.recipe import has_parts, recipe
-from feedback_assets.provenance.release import Release, annotations_of, commits_of, folder, unpacked
+from feedback_assets.provenance.release import Release, annotations_of, commits_of, unpacked
 from feedback_assets.required import REGISTRIES
 from feedback_assets.signal.comparisons import drift_between
 from feedback_assets.signal.drift import finite, kl, psi
@@ -171,14 +171,15 @@ def _rows(
 
 def _stayed(store: Store, releases: tuple[Release, Release], untold: list[str]) -> dict[str, int | None]:
     """Of the records that are in both, how many weigh or say otherwise, from the annotations beside the manifests."""
-    if not all(store.exists(f"{folder(release.id)}/annotations.parquet") for release in releases):
+    columns = ("training_weight", "label", "score")
+    try:
+        was, now = (annotations_of(store, release).select("row_id", *columns).collect() for release in releases)
+    except FileNotFoundError:
         untold.append("which records changed their weight or their answer: the annotations of a release are gone")
         return {"changed_weight": None, "changed_answer": None}
-    columns = ("training_weight", "label", "score")
-    was, now = (annotations_of(store, release).select("row_id", *columns) for release in releases)
     other = {name: pl.col(name).ne_missing(pl.col(f"{name}\0")) for name in columns}
     counted = was.join(now, on="row_id", suffix="\0").select(
         other["training_weight"].sum().alias("changed_weight"),
         (other["label"] | other["score"]).sum().alias("changed_answer"),
     )
-    return counted.collect().row(0, named=True)
+    return counted.row(0, named=True)

@@ -25,7 +25,7 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.landing import landed, landed_key
 from feedback_assets.materialize.project import Project
 from feedback_assets.materialize.withdrawn import identified
-from feedback_assets.provenance.release import Release, folder, listed, read
+from feedback_assets.provenance.release import ANNOTATIONS, Release, folder, listed, read
 from feedback_assets.provenance.remembered import batches_on, named_in, names
 from feedback_assets.provenance.rewrite import Erased, emptied, without
 from feedback_assets.provenance.sought import Request, Sought, batch_files, sought, theirs_of
@@ -285,7 +285,7 @@ class _Erasing:
         old = file_digest(place)
         rows = 0
         with self.store.scratch() as scratch:
-            if path.endswith("/annotations.parquet"):
+            if f"/{ANNOTATIONS}/" in path:
                 found = emptied(place, path, erased)
                 if found is not None:
                     rows = found[1]

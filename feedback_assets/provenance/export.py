@@ -1,10 +1,12 @@
-"""The files of a release: text in parts that are written once, and weights and provenance beside them.
+"""The files of a release: text in parts that are written once, and weights and provenance beside them, part by part.
 
-A weight can change with every new batch, the text of an example cannot; so they lie in different files, and a new
-batch writes its own text only. Line n of a sidecar is of line n of the text of its split, over its files in order.
+A weight can change with a new batch, the text of an example cannot; so they lie in different files, and a new batch
+writes its own. Line n of a part of a sidecar is of line n of the part of text with the same number.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import polars as pl
@@ -12,27 +14,21 @@ import polars as pl
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest, file_digest, fingerprint
 from feedback_assets.engine.engine import ContentPart
-from feedback_assets.exports.lines import eligible, left_out, lines
+from feedback_assets.exports.lines import eligible, left_out
 from feedback_assets.exports.section import Export
+from feedback_assets.exports.sidecars import PROVENANCE, sidecars
 from feedback_assets.exports.trl import INDEX, NoText, examples
 from feedback_assets.materialize.commit import Commit
 from feedback_assets.materialize.materialize import content_parts, rows
 from feedback_assets.materialize.project import Project
-from feedback_assets.snapshots.snapshot import write_frame
+from feedback_assets.snapshots.snapshot import Part, write_frame
 from feedback_assets.threads import each
 
 File = dict[str, Any]
 Written = list[tuple[str, File]]
 BESIDE = ("name", "trainer", "provenance")
 """Keys of an export that do not change its text."""
-PROVENANCE = (
-    *("row_id", "source", "feedback_id", "batch", "line", "position", "revision", "parents", "conversion"),
-    *("annotator_id", "annotator_kind", "collected_at", "annotator_agreement", "annotator_agreement_n"),
-    *("task", "aspect", "guideline", "guideline_status", "guideline_digest", "cluster_id"),
-    *("copies", "copy_index", "ways", "weight"),
-)
-"""Columns of the sidecar, where the training set has them: `weight` is that of the line, copies × Π w_<factor> / `ways`
-(without copies, where they are lines of their own, told apart by `copy_index`)."""
+_NONE = pl.Series("row_id", [], pl.String)
 
 
 def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list[dict[str, Any]], Written]:
@@ -49,42 +45,66 @@ def write_exports(project: Project, commits: Mapping[str, Commit]) -> tuple[list
     commit = commits["training_set"]
     parts = list(content_parts(project.held, commits["ingested"], commits.get("converted")))
     place = pl.col("content_part").cast(pl.Enum([part.digest for part in parts]), strict=False).to_physical()
-    index = _in_order(
-        rows(project, commit)
-        .select(_columns(commit, project.policy.training_set.exports))
-        .with_columns(_place=place.cast(pl.Int64))
-        .collect()
-    )
+    told = rows(project, commit).select(_columns(commit, project.policy.training_set.exports))
+    came = told.with_columns(_place=place.cast(pl.Int64)).collect()
+    index = _in_order(came)
+    pieces = _pieces(parts, index, commit.snapshot.tables["rows"].parts if index is came else ())
     predicted = commit.snapshot.facts["predicted_drops"]
     described: list[dict[str, Any]] = []
     written: Written = []
     for export in project.policy.training_set.exports:
-        files = _text(project, export, realise, parts, index)
-        splits = sorted({file["split"] for file in files})
-        by_split = {split: [file for file in files if file["split"] == split] for split in splits}
-        for split, mine in by_split.items():
+        files = _text(project, export, realise, pieces, index)
+        beside = _sidecars(project, export, realise, pieces)
+        splits: dict[str, Any] = {}
+        for split in sorted({file["split"] for file in files}):
+            mine = [file for file in files if file["split"] == split]
+            splits[split] = {"rows": sum(file["rows"] for file in mine), "made_from": [f["made_from"] for f in mine]}
+            folders = {split: mine}
+            for kind, told_beside in beside.items():
+                folders[f"{kind}-{split}"] = [file for file in told_beside if file["split"] == split]
+                splits[split][kind] = [file["made_from"] for file in folders[f"{kind}-{split}"]]
             written += [
-                (f"{export.name}/{split}/part-{number:05d}.{export.file}", file) for number, file in enumerate(mine)
+                (f"{export.name}/{folder}/part-{number:05d}.{export.file}", file)
+                for folder, numbered in folders.items()
+                for number, file in enumerate(numbered)
             ]
-        told = {
-            split: {"rows": sum(file["rows"] for file in mine), "made_from": [file["made_from"] for file in mine]}
-            for split, mine in by_split.items()
-        }
-        for (kind, split), file in _sidecars(
-            project, export, realise, [commit.data_version, *(p.digest for p in parts)], index, splits
-        ).items():
-            told[split][kind] = file["made_from"]
-            written.append((f"{export.name}/{kind}-{split}.{export.file}", file))
         described.append(
             {
                 **export.pinned(),
                 "realise": realise,
-                "splits": told,
+                "splits": splits,
                 "left_out": left_out(index, export.pinned()),
                 "predicted_drops": predicted.get(export.name),
             }
         )
     return described, written
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The rows of the training set whose text lies in one part of content; `source` says what determines them."""
+
+    content: ContentPart
+    rows: pl.DataFrame
+    source: list[Any]
+
+
+def _pieces(content: Sequence[ContentPart], index: pl.DataFrame, parts: Sequence[Part]) -> list[_Piece]:
+    """Cut `index` where the part of content changes; its rows are those of `parts`, one after the other, if given."""
+    spans = list(zip(accumulate((part.rows for part in parts), initial=0), parts, strict=False))
+    pieces = []
+    start = 0
+    for length, place in index.get_column("_place").rle().struct.unnest().iter_rows():
+        mine, end = index.slice(start, length), start + length
+        if place is not None:
+            source = [
+                [part.fingerprint, max(start - first, 0), min(end - first, part.rows)]
+                for first, part in spans
+                if first < end and start < first + part.rows
+            ]
+            pieces.append(_Piece(content[place], mine, source or [fingerprint(mine.drop("_place"))]))
+        start = end
+    return pieces
 
 
 def _columns(commit: Commit, exports: Sequence[Export]) -> list[str]:
@@ -103,25 +123,19 @@ def _in_order(index: pl.DataFrame) -> pl.DataFrame:
     return index if rises else index.sort("_place", "content_row", "row_id")
 
 
-def _text(project: Project, export: Export, realise: str, parts: list[ContentPart], index: pl.DataFrame) -> list[File]:
+def _text(project: Project, export: Export, realise: str, pieces: list[_Piece], index: pl.DataFrame) -> list[File]:
+    """The files of text of all parts, one a split, in order."""
     margin = [export.margin] if export.format == "reward" else []
     copies = ["copies"] if realise == "copies" else []
     columns = list(dict.fromkeys([*INDEX, *copies, *margin, *export.columns]))
-    mine = index.lazy().select(columns).collect()  # an eager select would join the chunks of all columns
-    held: list[tuple[ContentPart, pl.DataFrame]] = []
-    start = 0
-    for length, place in index.get_column("_place").rle().struct.unnest().iter_rows():
-        if place is not None:
-            held.append((parts[place], mine.slice(start, length)))
-        start += length
 
-    def made(piece: tuple[ContentPart, pl.DataFrame]) -> tuple[list[File], pl.Series]:
+    def made(piece: _Piece) -> tuple[list[File], pl.Series]:
         try:
-            return _text_of_part(project, export, realise, *piece), pl.Series("row_id", [], pl.String)
+            return _text_of_part(project, export, realise, piece, columns), _NONE
         except NoText as error:
             return [], error.row_ids
 
-    found = each(made, held)
+    found = each(made, pieces)
     gone = index.lazy().filter(pl.col("_place").is_null()).collect()
     nowhere = eligible(gone, export.pinned()).select("row_id").collect().to_series()
     lacking = pl.concat([nowhere, *(row_ids for _, row_ids in found)])
@@ -130,17 +144,18 @@ def _text(project: Project, export: Export, realise: str, parts: list[ContentPar
     return [file for files, _ in found for file in files]
 
 
-def _text_of_part(project: Project, export: Export, realise: str, part: ContentPart, index: pl.DataFrame) -> list[File]:
-    """The files that hold the text of one part, one a split, remembered by what they are made from."""
-    store = project.store
-    parameters = {**export.pinned(), "realise": realise}
-    made_from = digest(
-        ["export", code_digest("feedback_assets.exports.trl"), part.digest, fingerprint(index), _shape(export, realise)]
-    )
-    known = store.recall(made_from)
-    keys = [file["key"] for file in known or ()]
-    # Where an erasure took lines from a file, another stands for the one that is remembered.
-    if known is not None and store.holds(keys) and all(map(store.stands, keys)):
+def _text_of_part(project: Project, export: Export, realise: str, piece: _Piece, columns: list[str]) -> list[File]:
+    parameters, part, index = {**export.pinned(), "realise": realise}, piece.content, piece.rows.select(columns)
+    # A new weight changes what the rows are made from, and not the lines: what tells these apart is their values.
+    name = digest(["index of text", piece.source, columns])
+    values = project.store.recall(name)
+    if values is None:
+        values = fingerprint(index)
+        project.store.remember(name, values)
+    code = code_digest("feedback_assets.exports.trl")
+    made_from = digest(["export", code, part.digest, values, _shape(export, realise)])
+    known = _known(project, made_from)
+    if known is not None:
         return known
     try:
         told = examples(part.frame, index, parameters, realise)
@@ -148,12 +163,8 @@ def _text_of_part(project: Project, export: Export, realise: str, part: ContentP
         if _can_be_read(part):
             raise
         raise NoText(export.name, eligible(index, parameters).select("row_id").collect().to_series()) from None
-    made = told.partition_by("split", as_dict=True, include_key=False)
-    files = [
-        {"split": split, "made_from": digest([made_from, split]), **_write(project, frame, export.file)}
-        for (split,), frame in sorted(made.items())
-    ]
-    store.remember(made_from, files)
+    files = _by_split(project, made_from, told, export.file)
+    project.store.remember(made_from, files)
     return files
 
 
@@ -165,34 +176,43 @@ def _can_be_read(part: ContentPart) -> bool:
     return True
 
 
-def _sidecars(
-    project: Project, export: Export, realise: str, source: list[str], index: pl.DataFrame, splits: list[str]
-) -> dict[tuple[str, str], File]:
-    """For each split the weights of its examples and whose judgments they are, in the order of its text files.
+def _sidecars(project: Project, export: Export, realise: str, pieces: list[_Piece]) -> dict[str, list[File]]:
+    """By kind: for each file of text the weights of its examples, and whose judgments they are, in its order."""
+    code = code_digest("feedback_assets.exports.sidecars")
+    shape = {**_shape(export, realise), "provenance": export.provenance}
 
-    `source` determines `index`: the data version of the training set and the parts of text in their order.
-    """
-    of_record = pl.col("weight") if realise == "copies" else pl.col("training_weight")
-    told = lines(index, export.pinned(), realise).with_columns(weight=of_record / pl.col("ways"))
-    factors = [name for name in index.columns if name.startswith("w_")]
-    kinds: dict[str, list[str]] = {}
-    if realise == "weights":
-        kinds["weights"] = ["row_id", "weight"]
-    if export.provenance == "sidecar":
-        there = told.collect_schema()
-        kinds["provenance"] = [name for name in (*PROVENANCE, *factors) if name in there]
-    columns = list(dict.fromkeys(name for kind in kinds.values() for name in kind))
-    code = code_digest("feedback_assets.exports.lines")
-    found = {}
-    for split in splits:
-        mine = told.filter(pl.col("assigned_split") == split).select(columns).collect()
-        for kind, names in kinds.items():
-            found[kind, split] = {
-                "split": split,
-                "made_from": digest(["sidecar", code, source, _shape(export, realise), kind, names, split]),
-                **_write(project, mine.select(names), export.file),  # `datasets` reads all files of a folder alike
-            }
-    return found
+    def made(piece: _Piece) -> list[File]:
+        name = digest(["sidecars", code, piece.source, shape])
+        files = _known(project, name)
+        if files is None:
+            files = [
+                {"kind": kind, **file}
+                for kind, told in sidecars(piece.rows, export.pinned(), realise).items()
+                for file in _by_split(project, digest([name, kind]), told, export.file)
+            ]
+            project.store.remember(name, files)
+        return files
+
+    files = [file for mine in each(made, pieces) for file in mine]
+    return {kind: [file for file in files if file["kind"] == kind] for kind in dict.fromkeys(f["kind"] for f in files)}
+
+
+def _known(project: Project, made_from: str) -> list[File] | None:
+    """The files that were made of this before, where they stand."""
+    known = project.store.recall(made_from)
+    keys = [file["key"] for file in known or ()]
+    # Where an erasure took lines from a file, another stands for the one that is remembered.
+    stand = known is not None and project.store.holds(keys) and all(map(project.store.stands, keys))
+    return known if stand else None
+
+
+def _by_split(project: Project, made_from: str, told: pl.DataFrame, suffix: str) -> list[File]:
+    """Write `told`, one file a `split`."""
+    made = told.partition_by("split", as_dict=True, include_key=False)
+    return [
+        {"split": split, "made_from": digest([made_from, split]), **_write(project, frame, suffix)}
+        for (split,), frame in sorted(made.items())
+    ]
 
 
 def _shape(export: Export, realise: str) -> dict[str, Any]:

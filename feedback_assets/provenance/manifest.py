@@ -250,7 +250,7 @@ class Group(Entry):
     guideline_digest: Sha256 | None
     records: Count
     examples: Count
-    row_ids: str = Field(description="base64 of the ids, 16 bytes each, sorted")
+    row_ids: str = Field(description="base64 of the ids, 16 bytes each, in the order of arrival")
 
 
 class UnderGuideline(Entry):
@@ -265,11 +265,11 @@ class UnderGuideline(Entry):
 
 
 class Index(Entry):
-    """The file that lists every annotation with its weight, by what it holds."""
+    """The files that list every annotation with its weight, by what they hold."""
 
     rows: Count
     schema_: list[list[str]] = Field(alias="schema")
-    fingerprint: Sha256
+    fingerprints: list[Sha256] = Field(description="of each file, in order")
 
 
 class Annotations(Entry):
@@ -369,8 +369,8 @@ class Split(Entry):
 
     rows: Count
     made_from: list[Sha256] = Field(description="of each file of text, in order")
-    weights: Sha256 | None = None
-    provenance: Sha256 | None = None
+    weights: list[Sha256] | None = None
+    provenance: list[Sha256] | None = None
 
 
 class DroppedGroup(Entry):
@@ -453,6 +453,7 @@ class Part(Entry):
     rows: Count
     files: list[PartFile]
     arrivals: list[int] | None = Field(description="first and last")
+    further: bool = Field(default=False, description="copies of records that stand in other parts")
 
 
 class Parts(Entry):

@@ -77,7 +77,7 @@ class OpenedRelease:
 
         Args:
             text: with `prompt` (list of role, text), `response_a` and `response_b` (String). Without it the frame is
-                read from the file beside the manifest, and needs no part of the store.
+                read from the files beside the manifest, and needs no part of the store.
 
         Returns:
             `row_id`, `split` (train, eval), `training_weight` (Float64: the signal as realised, copies included),
@@ -95,7 +95,7 @@ class OpenedRelease:
         except FileNotFoundError as error:
             raise FeedbackError(
                 f"release {self.id[:16]}: {str(error).splitlines()[0]}; restore it, or ask for frame(text=False), "
-                "which reads annotations.parquet alone"
+                "which reads the annotations beside the manifest alone"
             ) from None
         first = [name for name in FIRST if name in frame.columns]
         return frame.select(*first, pl.exclude(first))

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from feedback_assets.digests import canonical_json, digest, file_digest, fingerprint, schema_of
+from feedback_assets.digests import canonical_json, digest, file_digest, schema_of
 from feedback_assets.errors import FeedbackError, Refused
 from feedback_assets.exports.card import CARD, card
 from feedback_assets.materialize.commit import Commit
@@ -38,11 +39,14 @@ from feedback_assets.provenance.names import approvals, tags
 from feedback_assets.provenance.signature import attest, signing_key, unsigned
 from feedback_assets.signal.decisions import release_decisions
 from feedback_assets.snapshots.leases import writing
-from feedback_assets.snapshots.snapshot import write_frame
+from feedback_assets.snapshots.snapshot import Part, Table, written_once
 from feedback_assets.snapshots.store import Store
+from feedback_assets.threads import each
 
 FORMAT = "feedback_assets/release/1"
 LOG = "releases/log"
+ANNOTATIONS = "annotations"
+"""The folder of the files that list every annotation of a release."""
 LEAST_OF_AN_ID = 4
 """As many characters name a release by the beginning of its id: an empty variable of a shell names none."""
 GUIDED = ("source", "batch", "task", "guideline", "guideline_status", "guideline_digest")
@@ -131,18 +135,20 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     """Write manifest, annotations and exports of a commit of `training_set`; put last is the entry that lists it."""
     commits = chain(project, {"training_set": commit})
     store = project.store
-    with store.scratch() as scratch:
-        with ThreadPoolExecutor(1) as beside:
-            exporting = beside.submit(write_exports, project, commits)
-            index = rows(project, commit).select(ANNOTATION).collect()
-            annotations = {**_annotations(project, commit), "index": _index(index)}
-            write_frame(scratch, index)
-            files = [{"path": "annotations.parquet", "digest": file_digest(scratch), "bytes": scratch.stat().st_size}]
-            files[0]["rows"] = index.height
-            exports, written = exporting.result()
-        content = canonical_json(_content(project, commits, verdict, annotations, exports))
-        release_id = hashlib.sha256(content).hexdigest()
-        store.put_file(f"{folder(release_id)}/annotations.parquet", scratch)
+    with ThreadPoolExecutor(1) as beside:
+        exporting = beside.submit(write_exports, project, commits)
+        index = _index(project, commit)
+        told = {"rows": index.rows, "schema": list(index.schema.items())}
+        told["fingerprints"] = [part.fingerprint for part in index.parts]
+        annotations = {**_annotations(project, commit), "index": told}
+        exports, written = exporting.result()
+    content = canonical_json(_content(project, commits, verdict, annotations, exports))
+    release_id = hashlib.sha256(content).hexdigest()
+    for number, part in enumerate(index.parts):
+        (file,) = part.files
+        listed = {"digest": file.digest, "bytes": file.bytes, "rows": part.rows, "key": file.key}
+        written.append((f"{ANNOTATIONS}/part-{number:05d}.parquet", listed))
+    files = []
     for path, entry in written:
         store.put_again(entry["key"], f"{folder(release_id)}/{path}")
         files.append({"path": path, **{key: entry[key] for key in ("digest", "bytes", "rows")}})
@@ -201,8 +207,18 @@ def _content(
     }
 
 
-def _index(index: pl.DataFrame) -> dict[str, Any]:
-    return {"rows": index.height, "schema": list(schema_of(index).items()), "fingerprint": fingerprint(index)}
+def _index(project: Project, commit: Commit) -> Table:
+    """Every annotation with its weight, by the parts of the training set: those of an earlier release stand."""
+    store, table = project.store, commit.snapshot.tables["rows"]
+    frame = rows(project, commit).select(ANNOTATION).collect()
+    starts = accumulate((part.rows for part in table.parts), initial=0)
+
+    def written(start: int, part: Part) -> Part:
+        name = ["annotations", part.fingerprint, ANNOTATION]
+        return Part(part.rows, (written_once(store, name, frame.slice(start, part.rows)),))
+
+    parts = each(lambda piece: written(*piece), zip(starts, table.parts, strict=False))
+    return Table(schema_of(frame), tuple(parts))
 
 
 def _idle_waivers(project: Project, verdict: Verdict, now: datetime) -> list[dict[str, Any]]:
@@ -324,7 +340,7 @@ def _annotations(project: Project, commit: Commit) -> dict[str, Any]:
         .agg(
             pl.len().alias("records"),
             pl.col("copies").sum().alias("examples"),
-            pl.col("row_id").sort().str.join("").alias("row_ids"),
+            pl.col("row_id").str.join("").alias("row_ids"),
         )
         .sort(GUIDED, nulls_last=True)
         .collect()
@@ -395,8 +411,9 @@ def commits_of(release: Release) -> dict[str, Commit]:
 
 
 def annotations_of(store: Store, made: Release) -> pl.LazyFrame:
-    """The annotations in a release, one row each, from the file beside its manifest."""
-    return pl.scan_parquet(store.path(f"{folder(made.id)}/annotations.parquet"))
+    """The annotations in a release, one row each, from the files beside its manifest."""
+    files = [file["path"] for file in made.circumstances["files"] if file["path"].startswith(f"{ANNOTATIONS}/")]
+    return pl.scan_parquet(store.paths(f"{folder(made.id)}/{path}" for path in files), glob=False)
 
 
 def training_files(store: Store, made: Release) -> list[str]:

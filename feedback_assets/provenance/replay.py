@@ -22,7 +22,7 @@ from feedback_assets.provenance.build import build, files_of, ingest, scratch
 from feedback_assets.provenance.erase import erased_releases
 from feedback_assets.provenance.export import write_exports
 from feedback_assets.provenance.recipe import Recipe, as_policy, has_parts, recipe
-from feedback_assets.provenance.release import Release, commit_of, commits_of, folder
+from feedback_assets.provenance.release import ANNOTATIONS, Release, commit_of, commits_of, folder
 from feedback_assets.snapshots.overlay import Overlay
 from feedback_assets.snapshots.snapshot import Snapshot, Table, scan
 from feedback_assets.snapshots.store import Store
@@ -218,7 +218,7 @@ def _files(store: Store, release: Release, project: Project, commits: Mapping[st
     recorded = {
         file["path"]: file["digest"]
         for file in release.circumstances["files"]
-        if file["path"] != "annotations.parquet" and not file["path"].endswith(f"/{CARD}")
+        if not file["path"].startswith(f"{ANNOTATIONS}/") and not file["path"].endswith(f"/{CARD}")
     }
     written = dict(write_exports(project, commits)[1])
     unlike = [

@@ -20,7 +20,7 @@ from feedback_assets.materialize.landing import landed_keys
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.collected import collected, given_up
 from feedback_assets.provenance.names import TAGS, approvals_of
-from feedback_assets.provenance.release import LOG, Release, folder, meant
+from feedback_assets.provenance.release import ANNOTATIONS, LOG, Release, folder, meant
 from feedback_assets.provenance.report import is_whole, report_key
 from feedback_assets.provenance.signature import ENVELOPE, MANIFEST, check, public_key, statement, unsigned
 from feedback_assets.provenance.training_run import ASSET as TRAINING_RUN
@@ -232,7 +232,7 @@ class _Verifier:
         self._log("approval", approvals_of(folder(made.id)), releases)
         self._report(made)
         for file in made.circumstances["files"]:
-            what = "annotations" if file["path"] == "annotations.parquet" else "export"
+            what = "annotations" if file["path"].startswith(f"{ANNOTATIONS}/") else "export"
             path = f"{folder(made.id)}/{file['path']}"
             self._expect(path, file["digest"], Use(what, file["path"], releases), needed=made.id not in self.given_up)
         self._signature(made.id)

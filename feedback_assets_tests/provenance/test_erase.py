@@ -19,7 +19,7 @@ from feedback_assets.materialize.project import Project
 from feedback_assets.orchestration.run import run
 from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance.erase import erase, erased_releases
-from feedback_assets.provenance.release import find
+from feedback_assets.provenance.release import annotations_of, find
 from feedback_assets.provenance.sought import NothingKnown, Request
 from feedback_assets.provenance.trace import trace
 from feedback_assets.provenance.verify import verify
@@ -67,7 +67,7 @@ def test_no_byte_of_the_store_holds_an_annotator_who_was_erased(votes: Votes):
     assert plan.releases == [before.id] == list(erased_releases(store))
     found = verify(store)
     assert found.damages == []
-    assert f"releases/{before.id[:16]}/annotations.parquet" in found.erased
+    assert f"releases/{before.id[:16]}/annotations/part-00000.parquet" in found.erased
 
     after = votes.run()
     assert after.id != before.id
@@ -87,9 +87,7 @@ def test_what_is_left_is_the_release_that_would_have_been_made_without_them(vote
     assert votes.examples(after) == without.examples(never)
     columns = ["row_id", "weight", "assigned_split", "cluster_id"]
     annotations = [
-        pl.read_parquet(each.project.store.path(f"releases/{release.id[:16]}/annotations.parquet"))
-        .select(columns)
-        .sort("row_id")
+        annotations_of(each.project.store, release).select(columns).sort("row_id").collect()
         for each, release in ((votes, after), (without, never))
     ]
     assert annotations[0].equals(annotations[1])

@@ -128,7 +128,7 @@ class Made:
         return pl.concat(self._read(name)(path) for path in sorted((self.path(name) / split).iterdir()))
 
     def sidecar(self, name: str, kind: str, split: str) -> pl.DataFrame:
-        return self._read(name)(self.path(name) / f"{kind}-{split}.{self.exports[name]['file']}")
+        return self.lines(name, f"{kind}-{split}")
 
     def _read(self, name: str):
         return {"parquet": pl.read_parquet, "jsonl": pl.read_ndjson}[self.exports[name]["file"]]
@@ -203,13 +203,15 @@ def test_each_line_is_that_of_its_sidecars_and_of_one_annotation(realise: str, r
             lines = made.lines(name, split)["row_id"]
             told = annotated.filter(pl.col("assigned_split") == split)
             assert set(lines) <= set(told["row_id"])
-            sidecars = sorted(path.name.split("-")[0] for path in made.path(name).glob(f"*-{split}.{export['file']}"))
+            sidecars = sorted(path.name.split("-")[0] for path in made.path(name).glob(f"*-{split}"))
             expected = (["provenance"] if export["provenance"] == "sidecar" else []) + (
                 ["weights"] * (realise == "weights")
             )
             assert sidecars == expected
             for kind in sidecars:
                 assert made.sidecar(name, kind, split)["row_id"].to_list() == lines.to_list()
+                parts = [sorted(made.path(f"{name}/{folder}").iterdir()) for folder in (split, f"{kind}-{split}")]
+                assert [path.name for path in parts[0]] == [path.name for path in parts[1]]
 
 
 def test_lines_stand_in_the_order_of_their_text_whatever_that_of_the_training_set():
@@ -258,12 +260,12 @@ def test_copies_stand_in_the_files_as_often_as_the_release_says(copied: Made):
 
 def test_the_sidecar_explains_each_weight_by_its_factors(weighted: Made):
     for name in ("preferences", "reward"):
-        told = pl.read_parquet(weighted.path(name) / "provenance-train.parquet")
+        told = weighted.sidecar(name, "provenance", "train")
         explained = told.select(pl.col("copies") * pl.col("w_sure") / pl.col("ways")).to_series()
         assert told["weight"].to_list() == pytest.approx(explained.to_list())
-        weights = pl.read_parquet(weighted.path(name) / "weights-train.parquet")
+        weights = weighted.sidecar(name, "weights", "train")
         assert weights.equals(told.select("row_id", "weight"))
-    assert set(pl.read_parquet(weighted.path("reward") / "provenance-train.parquet")["ways"]) == {1, 2}
+    assert set(weighted.sidecar("reward", "provenance", "train")["ways"]) == {1, 2}
 
 
 def test_the_manifest_and_the_card_say_what_the_trainer_is_predicted_to_drop(weighted: Made):
@@ -298,8 +300,12 @@ def test_a_new_batch_writes_its_own_text_and_an_edited_trainer_none(tmp_path: Pa
     deliver(tmp_path, 0)
     first = released(opened(tmp_path, realise="weights", exports=[{"name": "p"}]))
     deliver(tmp_path, 1)
-    released(opened(tmp_path, realise="weights", exports=[{"name": "p"}]))
+    second = released(opened(tmp_path, realise="weights", exports=[{"name": "p"}]))
     assert written == [30, 30]
+    before, after = ({file["path"]: file["digest"] for file in of.circumstances["files"]} for of in (first, second))
+    kept = {path.split("/part-")[0] for path in before if before[path] == after[path]}
+    assert {"p/train", "p/weights-train", "p/provenance-train"} <= kept
+    assert len(after) > len(before)
     edited = released(opened(tmp_path, realise="weights", exports=[{"name": "p", "trainer": {"max_length": 7}}]))
     assert written == [30, 30]
     assert edited.id != first.id
@@ -336,7 +342,7 @@ def test_what_was_erased_since_it_was_ingested_is_refused_and_not_exported_as_em
         write_exports(votes.project, commits)
     votes.run()
     _, files = write_exports(votes.project, behind(votes.project))
-    assert sum(file["rows"] for path, file in files if path.startswith("flat/") and "part-" in path) == 4 - n
+    assert sum(file["rows"] for path, file in files if path.startswith(("flat/train/", "flat/eval/"))) == 4 - n
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PAR1 and no more")])

@@ -74,10 +74,10 @@ def test_a_release_that_is_given_up_answers_from_its_manifest_and_the_kept_one_i
     assert found.damages == [] and found.collected
     assert set(given_up(collected(store), listed(store))) == {first, second}
     assert questions(find(store, first))["annotations"]["records"] == 4
-    assert not store.exists(f"releases/{first[:16]}/annotations.parquet")
+    assert not store.exists(f"releases/{first[:16]}/annotations/part-00000.parquet")
     assert gc(store, LAST, do=True).keys == []
     # What a kept release needs is no less damaged when it is missing.
-    store.delete(f"releases/{third[:16]}/annotations.parquet")
+    store.delete(f"releases/{third[:16]}/annotations/part-00000.parquet")
     assert [damage.what for damage in verify(store).damages] == ["annotations"]
 
 

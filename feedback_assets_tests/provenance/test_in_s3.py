@@ -128,7 +128,7 @@ def test_a_flipped_byte_of_any_kind_of_object_in_the_bucket_is_found_and_named_t
     found = verify(lifted.project().store, logical=True)
     assert found.damages == [] and found.objects > 40
     keys = [part, "commits/filtered/0000000001.json", f"releases/{release}/manifest.json"]
-    keys += [f"releases/{release}/annotations.parquet", "releases/log/0000000002.json"]
+    keys += [f"releases/{release}/annotations/part-00000.parquet", "releases/log/0000000002.json"]
     for key in keys:
         whole = project.store.bucket.get(key)
         lifted.put(key, flipped(whole))

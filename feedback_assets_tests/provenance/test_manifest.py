@@ -234,7 +234,7 @@ def test_the_frame_has_the_texts_the_weights_and_the_splits_that_the_trainer_get
         exported = pl.read_parquet(sorted((folder / split).glob("*.parquet"))).with_columns(
             pl.col("chosen", "rejected").list.first().struct.field("content").name.keep()
         )
-        weights = pl.read_parquet(folder / f"weights-{split}.parquet")
+        weights = pl.read_parquet(sorted((folder / f"weights-{split}").iterdir()))
         mine = exported.select("row_id").join(frame, on="row_id", how="left", maintain_order="left")
         assert mine.select("row_id", weight="training_weight").equals(weights)
         first = pl.when(label="a")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from feedback_assets.cli.main import main
 from feedback_assets.digests import canonical_json, digest
+from feedback_assets.materialize.commit import Commits
 from feedback_assets.provenance.release import LOG, listed
 from feedback_assets.provenance.verify import MISSING, Verified, verify
 from feedback_assets.snapshots.store import LocalStore
@@ -76,7 +77,12 @@ def test_a_flipped_byte_in_every_file_at_once_is_found_in_each(store: LocalStore
 @pytest.mark.parametrize("kind", KEPT)
 def test_what_is_cut_short_or_deleted_is_named_with_its_releases(store: LocalStore, kind: str):
     (release,) = {entry["id"] for entry in listed(store)}
-    path = max((path for path in files(store) if key(store, path).startswith(kind)), key=lambda p: p.stat().st_mtime)
+    mine = (path for path in files(store) if key(store, path).startswith(kind))
+    path = max(mine, key=lambda path: path.stat().st_mtime)
+    if kind == "parts":  # others are only remembered
+        commit = Commits(store).latest("training_set")
+        assert commit is not None
+        path = store.path(commit.snapshot.tables["rows"].parts[-1].files[-1].key)
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[: len(whole) // 2])
@@ -93,8 +99,6 @@ def test_what_is_cut_short_or_deleted_is_named_with_its_releases(store: LocalSto
 
 
 def test_a_damaged_part_is_named_by_stage_table_and_part(store: LocalStore):
-    from feedback_assets.materialize.commit import Commits
-
     commit = Commits(store).latest("deduplicated")
     assert commit is not None
     file = commit.snapshot.tables["fates"].parts[0].files[0]
@@ -112,7 +116,7 @@ def test_a_damaged_part_is_named_by_stage_table_and_part(store: LocalStore):
 def test_the_command_exits_1_and_names_what_is_damaged(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    path = store.root / "releases" / listed(store)[0]["id"][:16] / "annotations.parquet"
+    path = store.root / "releases" / listed(store)[0]["id"][:16] / "annotations" / "part-00000.parquet"
     monkeypatch.setattr("sys.argv", ["feedback-assets", "verify", "1", "--store", str(store.root)])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -126,7 +130,7 @@ def test_the_command_exits_1_and_names_what_is_damaged(
         path.write_bytes(whole)
     assert ended.value.code == 1
     said = capsys.readouterr()
-    assert said.out.startswith(f"annotations (annotations.parquet): {key(store, path)}: expected ")
+    assert said.out.startswith(f"annotations (annotations/part-00000.parquet): {key(store, path)}: expected ")
     assert said.err.startswith("feedback-assets: 1 damaged")
 
 

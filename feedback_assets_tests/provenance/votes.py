@@ -101,7 +101,11 @@ class Votes:
     def examples(self, made: Release) -> list[dict[str, Any]]:
         """The training examples of a release, by row_id."""
         folder = self.project.store.path(f"releases/{made.id[:16]}/flat")
-        lines = [line for path in sorted(folder.glob("*/*.jsonl")) for line in path.read_text().splitlines()]
+        lines = [
+            line
+            for path in sorted([*folder.glob("train/*.jsonl"), *folder.glob("eval/*.jsonl")])
+            for line in path.read_text().splitlines()
+        ]
         return sorted(map(json.loads, lines), key=lambda example: example["row_id"])
 
 
