@@ -192,7 +192,7 @@ def _seen(
 def _counted_once(rows: pl.DataFrame, units: Units) -> pl.DataFrame:
     left_out = rows.filter(pl.col(units.unless).is_not_null()).get_column(units.column).unique()
     unit = pl.col(units.column)
-    return rows.filter(unit.is_first_distinct() & ~unit.is_in(left_out.implode()))
+    return rows.filter(unit.hash().is_first_distinct() & ~unit.is_in(left_out.implode()))
 
 
 class _TooFew:

@@ -38,14 +38,14 @@ class Engine(Protocol):
         function: Callable[..., pl.DataFrame],
         parts: Sequence[ContentPart],
         *,
-        broadcast: Sequence[Any] = (),
+        beside: Sequence[Callable[[], Any]] = (),
         parameters: Any = None,
     ) -> list[pl.LazyFrame]:
         """Return `function(part.frame, parameters)` for each part, in order, memoised, to be read as it is needed.
 
         The result is remembered under the function's code, the part's digest and `parameters` (JSON values).
-        With `broadcast` (one value a part: a frame or None) it is `function(part.frame, parameters, value)`, and the
-        value's fingerprint joins the key.
+        With `beside` (one a part) it is `function(part.frame, parameters, beside())`: part and `parameters` determine
+        that value, and it is made only where the result is not remembered.
         """
         ...
 

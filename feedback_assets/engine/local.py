@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from feedback_assets.code_version import code_digest
-from feedback_assets.digests import digest, fingerprint
+from feedback_assets.digests import digest
 from feedback_assets.engine.engine import ContentPart
 from feedback_assets.snapshots.snapshot import Memo, Snapshot, scan, write_table
 from feedback_assets.snapshots.store import Store
@@ -26,15 +26,18 @@ class LocalEngine:
         function: Callable[..., pl.DataFrame],
         parts: Sequence[ContentPart],
         *,
-        broadcast: Sequence[Any] = (),
+        beside: Sequence[Callable[[], Any]] = (),
         parameters: Any = None,
     ) -> list[pl.LazyFrame]:
         """See `Engine.map`."""
 
         def of_part(index: int) -> pl.LazyFrame:
-            part, extra = parts[index], (broadcast[index],) if broadcast else ()
-            inputs = [part.digest, *(None if value is None else fingerprint(value) for value in extra)]
-            return self._remembered(function, inputs, parameters, lambda: function(part.frame, parameters, *extra))
+            part = parts[index]
+
+            def compute() -> pl.DataFrame:
+                return function(part.frame, parameters, *(give() for give in beside[index : index + 1]))
+
+            return self._remembered(function, [part.digest], parameters, compute)
 
         return each(of_part, range(len(parts)))
 

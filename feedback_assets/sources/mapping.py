@@ -258,7 +258,7 @@ class _Value:
 
     def fits(self, schema: pl.Schema) -> bool:
         try:
-            self.of(pl.DataFrame(schema=schema)).collect()
+            self.of(pl.DataFrame(schema=schema)).collect(engine="in-memory")
         except pl.exceptions.PolarsError:
             return False
         return True

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from feedback_assets.digests import text_id
+from feedback_assets.digests import repeated, text_id
 from feedback_assets.engine.engine import Engine
 from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import Section
@@ -76,20 +76,19 @@ def deduplicated(inputs: Inputs, section: DeduplicatedSection, engine: Engine) -
     """
     rows = inputs.rows.collect()
     with ThreadPoolExecutor(1) as beside:
-        alone = beside.submit(_alone, rows, section)
+        alone, shared = beside.submit(_alone, rows, section), beside.submit(_shared, rows, section)
         edges, found = _near_duplicate_items(rows, inputs, section, engine)
     work = _ordered(rows, edges, section)
     fate = _stars(work, edges, _resubmissions(work, rows.height, section), section)
-    tagged = _split(_clustered(rows, edges), alone.result(), section)
+    tagged = _split(_clustered(rows, edges), alone.result(), shared.result(), section)
     row_id, standing = rows.get_column("row_id"), pl.Series(fate.kept)
     verdict = rows.select(
         "row_id", rule=fate.rules(), into=row_id.gather(fate.into), kept=standing, dropped=pl.Series(fate.dropped)
     )
-    out = tagged if standing.all() else tagged.filter(standing)
     decided = pl.col("rule").is_not_null()
     ruled = dict(verdict.get_column("rule").value_counts().drop_nulls().iter_rows())
     return Output(
-        out.drop("fixed"),
+        tagged.drop("fixed"),
         fates(
             verdict,
             pl.when("kept").then(pl.lit("kept")).when("dropped").then(pl.lit("dropped")).otherwise(pl.lit("merged")),
@@ -103,8 +102,9 @@ def deduplicated(inputs: Inputs, section: DeduplicatedSection, engine: Engine) -
             "contradictions": fate.contradictions,
             "rows_without_annotator": rows.get_column("annotator_id").null_count(),
             **found,
-            **_sizes(out, tagged),
+            **_sizes(tagged, standing),
         },
+        stands=standing,
     )
 
 
@@ -124,12 +124,12 @@ def _ordered(rows: pl.DataFrame, edges: pl.DataFrame, section: DeduplicatedSecti
     unnamed = pl.format("source:{}", "source") if section.missing_annotator == "same" else alone
     named = pl.when(pl.col("annotator_id").is_null()).then(unnamed).otherwise(pl.format("id:{}", "annotator_id"))
     by = ("collected_at", "arrival", "revision", "line", "position", "row_id")
-    judged = pl.struct("item_id", "kind", "task", "aspect", "annotator_id").hash()
+    judged = rows.select(pl.struct("item_id", "kind", "task", "aspect", "annotator_id").hash()).to_series()
     near = pl.concat([edges.get_column("one"), edges.get_column("two").alias("one")]).unique()
     return (
         rows.lazy()
         .with_row_index("at")
-        .filter(judged.is_duplicated() | pl.col("item_id").is_in(near.implode()))
+        .filter(repeated(judged) | pl.col("item_id").is_in(near.implode()))
         .select(
             "at",
             "item_id",
@@ -241,10 +241,8 @@ def _near_duplicate_items(
     edges = pl.DataFrame(schema={"kind": pl.String, "one": pl.String, "two": pl.String, "crossed": pl.Boolean})
     if not section.near_duplicates or rows.is_empty():
         return edges, {}
-    missing = rows.select(
-        pl.col("content_part").is_in([part.digest for part in inputs.content]).not_().fill_null(value=True)
-    )
-    if gone := int(missing.to_series().sum()):
+    named = rows.get_column("content_part").rle().struct.unnest()
+    if gone := named.filter(~pl.col("value").is_in([p.digest for p in inputs.content], nulls_equal=True))["len"].sum():
         raise FeedbackError(
             f"deduplicated: the text of {gone} records is in no part of `ingested`; materialize it again, "
             "or say `near_duplicates: false`"
@@ -312,30 +310,35 @@ def _sides(section: DeduplicatedSection) -> tuple[pl.Expr, pl.Expr]:
     return side.alias("assigned_split"), (pl.col("held") & pl.col("trained")).alias("fixed")
 
 
-def _split(rows: pl.DataFrame, alone: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
-    """Add component_id, assigned_split, and `fixed`: true where the source fixed both sides for one component."""
-    hub = "cluster_id" if "cluster" in section.split_on else "item_id"
+def _shared(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
+    """What rows share that must not lie on both sides: `row` (its place) and `other`, a hash that stands repeatedly.
+
+    Prompts and responses are compared as 64-bit hashes with seeds of their own.
+    """
     spokes = {
         "prompt": ["prompt_id"] if "prompt" in section.split_on else [],
         "response": ["response_a_id", "response_b_id"] if "response" in section.split_on else [],
     }
-    # Names are compared as 64-bit hashes, of prompts and responses with seeds of their own.
-    hashed = rows.select(
-        pl.col(hub).hash(seed=0).alias("hub"),
-        *(
-            pl.when(pl.col(spoke).is_not_null()).then(pl.col(spoke).hash(seed=seed)).alias(spoke)
-            for seed, columns in enumerate(spokes.values(), 1)
+    found = [pl.DataFrame(schema={"row": pl.get_index_type(), "other": pl.UInt64})]
+    for seed, columns in enumerate(spokes.values(), 1):
+        hashed = [
+            rows.select(other=pl.when(pl.col(spoke).is_not_null()).then(pl.col(spoke).hash(seed=seed)))
+            .with_row_index("row")
+            .drop_nulls()
             for spoke in columns
-        ),
-    )
+        ]
+        if hashed:
+            values = pl.concat(hashed)
+            found.append(values.filter(repeated(values.get_column("other"))))
+    return pl.concat(found)
+
+
+def _split(rows: pl.DataFrame, alone: pl.DataFrame, shared: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
+    """Add component_id, assigned_split, and `fixed`: true where the source fixed both sides for one component."""
+    hub = "cluster_id" if "cluster" in section.split_on else "item_id"
+    hashed = rows.select(pl.col(hub).hash(seed=0).alias("hub"))
     # A value that stands at one hub only ties nothing together.
-    shared = [pl.DataFrame(schema={"hub": pl.UInt64, "other": pl.UInt64})]
-    for columns in spokes.values():
-        pairs = [hashed.select("hub", other=column).drop_nulls() for column in columns]
-        if pairs:
-            values = pl.concat(pairs)
-            shared.append(values.filter(pl.col("other").is_duplicated()).unique(maintain_order=True))
-    ties = pl.concat(shared)
+    ties = shared.select(hashed.get_column("hub").gather(shared.get_column("row")), "other").unique(maintain_order=True)
     parts = _components(ties.get_column("hub"), ties.get_column("other"))
     # A component is named by one of its members, until its id is known.
     named = parts.select(hub="name", component=pl.col("name").min().over("component"))
@@ -381,12 +384,14 @@ def _components(one: pl.Series, two: pl.Series) -> pl.DataFrame:
     return names.with_columns(component=pl.Series(component))
 
 
-def _sizes(out: pl.DataFrame, tagged: pl.DataFrame) -> dict[str, Any]:
+def _sizes(tagged: pl.DataFrame, standing: pl.Series) -> dict[str, Any]:
+    told = tagged.select("item_id", "cluster_id", "component_id", "assigned_split", "fixed")
+    out = told if standing.all() else told.filter(standing)
     # Most items are alone, and give their cluster its name.
     together = out.get_column("cluster_id").filter(out.get_column("cluster_id") != out.get_column("item_id")).unique()
     items = out.lazy().select("cluster_id", "item_id").filter(pl.col("cluster_id").is_in(together.implode())).unique()
     clusters = items.group_by("cluster_id").len().collect().get_column("len")
-    components = out.select(pl.col("component_id").hash()).to_series().value_counts().get_column("count")
+    components = out.select(pl.col("component_id").hash()).to_series().sort().rle().struct.field("len")
     sides = dict(out.get_column("assigned_split").value_counts().iter_rows())
     return {
         "clusters": out.select(pl.col("cluster_id").hash().n_unique()).item(),
@@ -394,7 +399,7 @@ def _sizes(out: pl.DataFrame, tagged: pl.DataFrame) -> dict[str, Any]:
         "items_of_largest_cluster": int(clusters.max() or min(out.height, 1)),  # type: ignore[arg-type]
         "components": len(components),
         "rows_of_largest_component": int(components.max() or 0),  # type: ignore[arg-type]
-        "components_fixed_to_both_sides": tagged.filter("fixed").get_column("component_id").n_unique(),
+        "components_fixed_to_both_sides": told.filter("fixed").get_column("component_id").n_unique(),
         "rows_by_split": {side: sides.get(side, 0) for side in ("train", "eval")},
     }
 

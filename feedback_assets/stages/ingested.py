@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from feedback_assets.digests import text_digest, text_id
+from feedback_assets.digests import repeated, text_digest, text_id
 from feedback_assets.policy import Pinned, Section, unique_ids
 from feedback_assets.record import (
     ANNOTATOR_KINDS,
@@ -334,13 +334,16 @@ def decide(deliveries: pl.DataFrame, limits: pl.DataFrame) -> pl.DataFrame:
         )
     )
     late = (pl.col("collected_at") > pl.col("not_after")).fill_null(value=False)
+    again = repeated(deliveries.select(pl.col("row_id").hash()).to_series())
     sorted_ = (
         deliveries.lazy()
+        .with_columns(again.alias("again"))
         .filter(~gone)
-        .select(DELIVERY)
+        .select(*DELIVERY, "again")
         .join(limits.lazy(), on="arrival", how="left")
         .with_columns(late=late)
-        .filter(pl.col("late") | pl.col("row_id").hash().is_duplicated())
+        .filter(pl.col("late") | pl.col("again"))
+        .drop("again")
         .sort(place)
         .with_columns(
             conflict=pl.col("record_digest").n_unique().over("row_id", "arrival") > 1,

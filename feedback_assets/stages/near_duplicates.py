@@ -16,7 +16,7 @@ long text, further rounds those that stay empty in a short one, so recall does n
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -83,8 +83,13 @@ def near_duplicates(
         ]
     ).collect()
     compared = [frame.filter(pl.col("two").is_not_null()) for frame in found]
-    views, positions = _views(content, texts, compared)
-    verdicts = engine.map(verified, views, broadcast=positions, parameters={"shingle": shingle, "threshold": threshold})
+    steps = [_Step(content[: end + 1], texts, frame) for end, frame in enumerate(compared) if not frame.is_empty()]
+    verdicts = engine.map(
+        verified,
+        [step.view for step in steps],
+        beside=[step.positions for step in steps],
+        parameters={**parameters, "bucket": bucket, "threshold": threshold},
+    )
     return NearDuplicates(
         texts,
         pl.concat([VERIFIED.to_frame().lazy(), *verdicts]).sort("one", "two").collect(),
@@ -93,34 +98,38 @@ def near_duplicates(
     )
 
 
-def _views(
-    content: Sequence[ContentPart], texts: pl.DataFrame, compared: Sequence[pl.DataFrame]
-) -> tuple[list[ContentPart], list[pl.DataFrame]]:
-    """For each step that has candidates: the rows of text they need, from its part and those before it."""
-    asked = pl.concat([frame.get_column(side).alias("text") for frame in compared for side in ("one", "two")])
-    first = texts.filter(pl.col("text").is_in(asked.unique().implode()))
-    first = first.unique("text", keep="first", maintain_order=True)
-    views, positions = [], []
-    for step, frame in enumerate(compared):
-        if frame.is_empty():
-            continue
-        wanted = pl.concat([frame.get_column("one"), frame.get_column("two").alias("one")]).unique()
-        needed = first.filter(pl.col("text").is_in(wanted.implode())).with_row_index("at")
-        at = needed.select("text", "at")
-        rows = dict(needed.group_by("content_part").agg("content_row").iter_rows())
-        views.append(
-            ContentPart(
-                digest(["candidates", [part.digest for part in content[: step + 1]]]),
-                needed.height,
-                partial(_texts_at, [(part, rows[part.digest]) for part in content[: step + 1] if part.digest in rows]),
-            )
-        )
-        positions.append(
-            frame.join(at, left_on="one", right_on="text", maintain_order="left")
+@dataclass(frozen=True)
+class _Step:
+    """The candidates of one part of content with itself and those before it, the last of `content`."""
+
+    content: Sequence[ContentPart]
+    texts: pl.DataFrame
+    pairs: pl.DataFrame
+
+    @property
+    def view(self) -> ContentPart:
+        """The rows of text that they need: the parts, and how candidates are found, determine which."""
+        name = digest(["candidates", [part.digest for part in self.content]])
+        return ContentPart(name, self.pairs.height, self._read)
+
+    def positions(self) -> pl.DataFrame:
+        """The pairs and the rows of their texts in the view, at_one and at_two."""
+        at = self._needed.select("text", "at")
+        return (
+            self.pairs.join(at, left_on="one", right_on="text", maintain_order="left")
             .join(at, left_on="two", right_on="text", suffix="_two", maintain_order="left")
             .rename({"at": "at_one", "at_two": "at_two"})
         )
-    return views, positions
+
+    def _read(self) -> pl.LazyFrame:
+        rows = dict(self._needed.group_by("content_part").agg("content_row").iter_rows())
+        return _texts_at([(part, rows[part.digest]) for part in self.content if part.digest in rows])
+
+    @cached_property
+    def _needed(self) -> pl.DataFrame:
+        wanted = pl.concat([self.pairs.get_column("one"), self.pairs.get_column("two").alias("one")]).unique()
+        found = self.texts.filter(pl.col("text").is_in(wanted.implode()))
+        return found.unique("text", keep="first", maintain_order=True).with_row_index("at")
 
 
 def _texts_at(wanted: Sequence[tuple[ContentPart, Sequence[int]]]) -> pl.LazyFrame:

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.digests import digest, fingerprint
+from feedback_assets.digests import digest
 from feedback_assets.engine.engine import ContentPart
 
 
@@ -21,14 +21,13 @@ class EngineInMemory:
         function: Callable[..., pl.DataFrame],
         parts: Sequence[ContentPart],
         *,
-        broadcast: Sequence[Any] = (),
+        beside: Sequence[Callable[[], Any]] = (),
         parameters: Any = None,
     ) -> list[pl.LazyFrame]:
         results = []
         for index, part in enumerate(parts):
-            extra = (broadcast[index],) if broadcast else ()
-            key = [part.digest, *(None if value is None else fingerprint(value) for value in extra)]
-            results.append(self._run(function, key, parameters, (part.frame, parameters, *extra)).lazy())
+            extra = [give() for give in beside[index : index + 1]]
+            results.append(self._run(function, [part.digest], parameters, (part.frame, parameters, *extra)).lazy())
         return results
 
     def scan(

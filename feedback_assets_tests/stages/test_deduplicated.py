@@ -89,7 +89,7 @@ def test_of_a_resubmission_the_latest_survives_and_the_other_names_it() -> None:
         "r2": ("kept", None, None),
         "r3": ("merged", "resubmission", "r2"),
     }
-    assert output.rows.get_column("row_id").to_list() == ["r2"]
+    assert output.standing.get_column("row_id").to_list() == ["r2"]
     assert output.fates.schema == FATE_SCHEMA
     assert output.fates.get_column("rule_version").to_list() == [1, None, 1]
     assert output.fates.get_column("copies").to_list() == [0, 1, 0]
@@ -134,7 +134,7 @@ def test_records_without_annotator_need_a_word_in_the_policy() -> None:
     assert "\n" not in str(error.value)
     distinct = run(rows, missing_annotator="distinct")
     assert {fate for fate, _, _ in fate_of(distinct).values()} == {"kept"}
-    assert distinct.rows.get_column("cluster_id").n_unique() == 1
+    assert distinct.standing.get_column("cluster_id").n_unique() == 1
     same = [*rows, row("r3", annotator_id=None, source="elsewhere")]
     assert fate_of(run(same, missing_annotator="same")) == {
         "r1": ("kept", None, None),
@@ -151,7 +151,7 @@ def test_near_duplicates_of_one_annotator_merge_and_of_several_share_a_cluster()
         "r2": ("kept", None, None),
         "r3": ("kept", None, None),
     }
-    assert output.rows.get_column("cluster_id").n_unique() == 1
+    assert output.standing.get_column("cluster_id").n_unique() == 1
     assert output.facts["clusters_of_several_items"] == 1
     assert set(fate_of(run([row("r1", LONG, OTHER), near], near_duplicates=False)).values()) == {("kept", None, None)}
 
@@ -159,7 +159,7 @@ def test_near_duplicates_of_one_annotator_merge_and_of_several_share_a_cluster()
 def test_shared_context_and_a_response_of_its_own_do_not_merge() -> None:
     output = run([row("r1", LONG * 5, "Yes, certainly."), row("r2", LONG * 5, "No, on no account.")])
     assert {fate for fate, _, _ in fate_of(output).values()} == {"kept"}
-    assert output.rows.get_column("cluster_id").n_unique() == 2
+    assert output.standing.get_column("cluster_id").n_unique() == 2
 
 
 def test_crossed_counterparts_are_found_and_their_labels_compared_crossed() -> None:
@@ -196,7 +196,7 @@ def test_every_merged_row_is_similar_to_its_survivor_itself() -> None:
             two = {other[k : k + 5] for k in range(len(other) - 4)}
             assert len(one & two) / len(one | two) >= 0.8
     assert sum(what == "kept" for what, _, _ in fate.values()) > 1
-    assert output.rows.get_column("cluster_id").n_unique() == 1
+    assert output.standing.get_column("cluster_id").n_unique() == 1
 
 
 def test_the_order_of_the_rows_makes_no_difference() -> None:
@@ -210,20 +210,20 @@ def test_the_order_of_the_rows_makes_no_difference() -> None:
     one = deduplicated(given_rows, DeduplicatedSection(eval_share=0.5), EngineInMemory())
     two = deduplicated(shuffled, DeduplicatedSection(eval_share=0.5), EngineInMemory())
     assert one.fates.sort("row_id").equals(two.fates.sort("row_id"))
-    assert one.rows.sort("row_id").equals(two.rows.sort("row_id"))
+    assert one.standing.sort("row_id").equals(two.standing.sort("row_id"))
     assert one.facts == two.facts
 
 
 def test_columns_of_earlier_stages_stay_as_they_are() -> None:
     output = run([row("r1", split="eval"), row("r2", annotator_id="x")])
-    assert output.rows.columns == [*SCHEMA, "added", "cluster_id", "component_id", "assigned_split"]
-    assert output.rows.get_column("split").to_list() == ["eval", None]
+    assert output.standing.columns == [*SCHEMA, "added", "cluster_id", "component_id", "assigned_split"]
+    assert output.standing.get_column("split").to_list() == ["eval", None]
 
 
 def test_a_side_that_the_source_fixed_wins_and_eval_wins_over_train() -> None:
     rows = [row("r1", split="train"), row("r2", split="eval", annotator_id="x"), row("r3", "c", "d", prompt="another")]
     output = run([*rows, row("r4", "e", "f", prompt="a third", split="train")], eval_share=1.0)
-    assert output.rows.get_column("assigned_split").to_list() == ["eval", "eval", "eval", "train"]
+    assert output.standing.get_column("assigned_split").to_list() == ["eval", "eval", "eval", "train"]
     assert output.facts["components_fixed_to_both_sides"] == 1
 
 
@@ -232,9 +232,9 @@ def test_the_split_shares_no_prompt_response_or_cluster() -> None:
     output = run(rows, eval_share=0.5)
     assert output.facts["rows_of_largest_component"] == 40
     by_prompt = run(rows, eval_share=0.5, split_on=("prompt",))
-    sides = by_prompt.rows.group_by("prompt_id").agg(pl.col("assigned_split").n_unique())
+    sides = by_prompt.standing.group_by("prompt_id").agg(pl.col("assigned_split").n_unique())
     assert sides.get_column("assigned_split").max() == 1
-    assert by_prompt.rows.get_column("assigned_split").n_unique() == 2
+    assert by_prompt.standing.get_column("assigned_split").n_unique() == 2
     assert by_prompt.facts["components"] == 20
 
 
@@ -244,8 +244,8 @@ def test_a_side_stays_when_later_batches_bring_rows() -> None:
         row(f"n{i}", ident("c", str(i)), ident("d", str(i)), prompt=ident(str(i * 2)), arrival=1, annotator_id="x")
         for i in range(30)
     ]
-    before = run(rows, eval_share=0.5).rows.select("row_id", "component_id", "assigned_split")
-    after = run([*rows, *later], eval_share=0.5).rows.select("row_id", "component_id", "assigned_split")
+    before = run(rows, eval_share=0.5).standing.select("row_id", "component_id", "assigned_split")
+    after = run([*rows, *later], eval_share=0.5).standing.select("row_id", "component_id", "assigned_split")
     assert before.equals(after.filter(pl.col("row_id").str.starts_with("r")))
     assert before.get_column("assigned_split").n_unique() == 2
 
@@ -265,7 +265,7 @@ def test_missing_text_is_an_error_that_says_how_to_go_on() -> None:
 
 def test_no_rows_give_no_rows() -> None:
     output = run([])
-    assert output.rows.is_empty()
+    assert output.standing.is_empty()
     assert output.fates.is_empty()
 
 
@@ -300,7 +300,7 @@ def test_each_row_has_one_fate_and_each_merged_row_a_survivor(
         for i, (who, marks, label, nameless, anchor) in enumerate(drawn)
     ]
     output = run(rows, contradictions=contradictions, survivor=survivor, missing_annotator="same")
-    kept = set(output.rows.get_column("row_id"))
+    kept = set(output.standing.get_column("row_id"))
     assert output.fates.get_column("row_id").to_list() == [r["row_id"] for r in rows]
     for row_id, (fate, rule, into) in fate_of(output).items():
         assert (fate == "kept") == (row_id in kept)
@@ -371,10 +371,10 @@ def test_the_share_held_out_is_promised_where_a_share_is_drawn_and_kept_by_compo
         for n in range(4_000)
     ]
     output = run(rows, eval_share=0.1, near_duplicates=False)
-    assert output.rows["component_id"].n_unique() == 2_000
+    assert output.standing["component_id"].n_unique() == 2_000
 
     def held(share: float) -> list[str]:
         asked = [promise for promise in promises(DeduplicatedSection(eval_share=share)) if promise.units is not None]
-        return [result.status for result in run_suite(output.rows, asked, "deduplicated")]
+        return [result.status for result in run_suite(output.standing, asked, "deduplicated")]
 
     assert [held(share) for share in (0.1, 0.2, 0.0, 1.0)] == [["passed"], ["failed"], [], []]
