@@ -109,7 +109,7 @@ def limit(folder: Path) -> float:
 
 def build(project_folder: Path) -> None:
     """Build one release in this process and print seconds, by stage, and the peak memory, as JSON."""
-    from feedback_assets.checks.expectations import _great_expectations
+    from feedback_assets.checks.expectations import _batch_definition
     from feedback_assets.materialize.materialize import materialize
     from feedback_assets.materialize.project import Project
     from feedback_assets.pipeline import STAGES
@@ -117,7 +117,7 @@ def build(project_folder: Path) -> None:
     from feedback_assets.record import CONTENT_SCHEMA
     from feedback_assets.stages.near_duplicates import signatures
 
-    _great_expectations()
+    _batch_definition()
     import sqlglot  # noqa: F401
 
     one = pl.DataFrame(
