@@ -197,7 +197,7 @@ class AnnotatorCap(Factor):
 
 
 class LengthBalance(Factor):
-    """Pairs in which the longer response won, and those in which the shorter won, get the same weight in total."""
+    """Pairs in which the longer response won, and those in which the shorter won, get the same weight, within 1 %."""
 
     kind: Literal["length_balance"]
     most: float = Field(default=2.0, ge=1, description="no row is scaled by more than this, up or down")
