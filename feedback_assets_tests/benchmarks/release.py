@@ -115,7 +115,7 @@ def build(project_folder: Path) -> None:
     from feedback_assets.pipeline import STAGES
     from feedback_assets.provenance.release import release
     from feedback_assets.record import CONTENT_SCHEMA
-    from feedback_assets.stages.near_duplicates import signatures
+    from feedback_assets.stages.near_duplicates import PAIRS, signatures, verified
 
     _batch_definition()
     import sqlglot  # noqa: F401
@@ -124,6 +124,10 @@ def build(project_folder: Path) -> None:
         {"prompt": [[]], "response_a": ["a"], "response_b": ["b"], "extra": [None]}, schema=CONTENT_SCHEMA
     )
     signatures(one.lazy(), {"shingle": 5, "bands": 25, "rows": 5})
+    places = {"at_one": pl.Series([0], dtype=pl.UInt32), "at_two": pl.Series([1], dtype=pl.UInt32)}
+    pair = pl.DataFrame({"one": [1], "two": [2]}, schema=PAIRS).with_columns(**places)
+    texts = pl.LazyFrame({name: ["abc", "abcd"] for name in TEXT})
+    verified(texts, {"shingle": 1, "threshold": 0.9}, pair)
     began = time.perf_counter()
     project = Project.open(project_folder / "policy.yaml", project_folder / "store")
     commits = {}
