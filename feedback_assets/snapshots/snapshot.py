@@ -300,7 +300,7 @@ def _write_copies(store: Store, copies: pl.DataFrame, firsts: pl.DataFrame, part
 
 
 def write_fates(store: Store, fates: pl.DataFrame, came: pl.DataFrame, before: Table) -> Table:
-    """Write the fates of the rows `came`, which are the table `before`, part by part.
+    """Write the fates of the rows `came`, which are the table `before`, part by part; further copies have none.
 
     The ids of a part's rows lie in a file of their own, which all stages share; what became of them stands beside it.
     """
