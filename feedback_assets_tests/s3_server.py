@@ -1,18 +1,15 @@
-"""A real S3 API over HTTP for the tests: moto's, behind a proxy that can fail at a chosen request.
+"""A real S3 API over HTTP for the tests: moto's, behind a server that can fail at a chosen request.
 
-The proxy keeps the two promises of S3 that moto does not: of two conditional puts at once one wins, and a body that
+The server keeps the two promises of S3 that moto does not: of two conditional puts at once one wins, and a body that
 breaks off is no object.
 """
 
-import http.client
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
-from urllib.parse import quote
 
 FAULTS = ("refused", "unanswered", "answer-lost", "cut-off")
 """503; no answer and nothing done; done, but no answer; the connection breaks in the middle of the body that is sent,
@@ -28,7 +25,7 @@ class Request(NamedTuple):
     number: int
 
 
-class Proxy(ThreadingHTTPServer):
+class Http(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
@@ -38,8 +35,13 @@ class Proxy(ThreadingHTTPServer):
 class Server:
     """`url` for AWS_ENDPOINT_URL; `requests` are those since it is `watched`, or `failing`."""
 
-    def __init__(self, moto_port: int) -> None:
-        self.moto_port = moto_port
+    def __init__(self) -> None:
+        from moto.backends import get_backend
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._held = get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"]
         self.requests: list[Request] = []
         self.fails = _none_fails
         self.ignores_conditions = False
@@ -57,52 +59,36 @@ class Server:
 
             def log_message(self, *_: object) -> None: ...
 
-        self.http = Proxy(("127.0.0.1", 0), Handler)
+        self.http = Http(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
 
     def bucket(self, name: str) -> str:
-        """Make a bucket."""
-        self.put(name, b"")
+        """A bucket of this name."""
+        if name not in self._held.buckets:
+            self._held.create_bucket(name, "us-east-1")
         return name
 
     def put(self, path: str, data: bytes) -> None:
         """Put an object as another program would: `path` is bucket/key."""
-        self._ask("PUT", path, data)
+        self._held.put_object(*path.split("/", 1), data)
 
     def remove(self, path: str) -> None:
         """Remove an object."""
-        self._ask("DELETE", path)
+        self._held.delete_object(*path.split("/", 1))
 
     def keep_versions(self, bucket: str, status: str) -> None:
         """Let a bucket keep old versions ("Enabled"), or not of what comes from now on ("Suspended")."""
-        told = f"<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>"
-        self._ask("PUT", f"{bucket}?versioning", told.encode())
-
-    def _ask(self, method: str, path: str, data: bytes | None = None) -> None:
-        url = f"http://127.0.0.1:{self.moto_port}/{quote(path, safe='/?')}"
-        request = urllib.request.Request(url, data, method=method)
-        request.add_header("Content-Type", "application/octet-stream")
-        # moto looks who asks, and believes it.
-        credential = "Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=none"
-        request.add_header("Authorization", f"AWS4-HMAC-SHA256 {credential}")
-        urllib.request.urlopen(request).close()
+        self._held.put_bucket_versioning(bucket, status)
 
     def empty(self) -> None:
         """Remove everything but the buckets."""
-        from moto.backends import get_backend
-
-        for backend in get_backend("s3").values():
-            for partition in backend.values():
-                for bucket in partition.buckets.values():
-                    bucket.keys.clear()
+        for bucket in self._held.buckets.values():
+            bucket.keys.clear()
 
     def objects(self, bucket: str) -> dict[str, bytes]:
         """Every object of a bucket."""
-        from moto.backends import get_backend
-
-        partitions = (partition for backend in get_backend("s3").values() for partition in backend.values())
-        (held,) = (partition.buckets[bucket] for partition in partitions if bucket in partition.buckets)
-        return {key: found.value for key, found in held.keys.items() if hasattr(found, "value")}
+        held = self._held.buckets[bucket].keys
+        return {key: found.value for key, found in held.items() if hasattr(found, "value")}
 
     @contextmanager
     def failing(self, fails: Callable[[Request], str | None]) -> Iterator[None]:
@@ -141,16 +127,15 @@ class Server:
         return self._answer(handler, status, headers, data, half=fault == "cut-off")
 
     def _of_moto(self, handler: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        from werkzeug.test import EnvironBuilder, run_wsgi_app
+
         headers = dict(handler.headers.items())
         if self.ignores_conditions:
             headers = {name: value for name, value in headers.items() if name.lower() != "if-none-match"}
+        asked = EnvironBuilder(handler.path, self.url, method=handler.command, headers=headers, data=body)
         with self._writing if handler.command in ("PUT", "POST") else nullcontext():
-            connection = http.client.HTTPConnection("127.0.0.1", self.moto_port)
-            connection.request(handler.command, handler.path, body, headers)
-            answer = connection.getresponse()
-            data = answer.read()
-            connection.close()
-        return answer.status, dict(answer.getheaders()), data
+            data, status, told = run_wsgi_app(self._moto, asked.get_environ(), buffered=True)
+        return int(status.split()[0]), dict(told), b"".join(data)
 
     def _answer(self, handler, status: int, headers: dict[str, str], data: bytes, *, half: bool = False) -> None:
         handler.send_response(status)
@@ -177,18 +162,10 @@ def _none_fails(_: Request) -> str | None:
 @contextmanager
 def server() -> Iterator[Server]:
     """A running server, gone afterwards."""
-    import logging
-
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    running = Server(moto.get_host_and_port()[1])
+    running = Server()
     thread = threading.Thread(target=running.http.serve_forever, daemon=True)
     thread.start()
     yield running
     running.http.shutdown()
     running.http.server_close()
     thread.join()
-    moto.stop()
