@@ -30,7 +30,7 @@ VERIFIED = pl.Schema({"one": pl.UInt64, "two": pl.UInt64, "crossed": pl.Boolean}
 
 _TEXTS = ["prompt", "response_a", "response_b"]
 _HASH = "hash of "
-_BATCH = 2_048  # content rows signed at once: small, so that all threads have some
+_BATCH = 1_024  # content rows signed at once: small, so that all threads have some of a new batch
 _CHUNK = 128  # pairs compared at once: their hashes should stay in the processor's cache
 _PAIRS_AT_ONCE = 8_000_000
 
