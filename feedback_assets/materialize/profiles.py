@@ -1,13 +1,13 @@
 """Profiles of what is in the store: counted once a part, remembered, and merged."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import accumulate
 
 import polars as pl
 
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest
-from feedback_assets.signal.columns import signal_of, signals_of
+from feedback_assets.signal.columns import signal_of
 from feedback_assets.signal.monitor import SAMPLE_UNITS, SampleSize, effective_sample_size
 from feedback_assets.signal.profile import COUNTS, Profile, merged
 from feedback_assets.snapshots.held import Held
@@ -28,22 +28,25 @@ def profile_of(held: Held, table: Table, weight: str | None, columns: Sequence[s
     end, earlier = next(((end, known) for end, known in before if known), (0, None))
     if earlier and end == len(parts):
         return earlier
-    found = _of_parts(held, table, parts[end:], weight, columns, whole)
-    total = merged([earlier, *found] if earlier else found)
-    return _kept(held, {key(len(parts)): total})[key(len(parts))]
+    known, counted = _of_parts(held, table, parts[end:], weight, columns, whole)
+    total = merged([*([earlier] if earlier else ()), *known, *counted.values()])
+    return _kept(held, {**counted, key(len(parts)): total})[key(len(parts))]
 
 
 def _of_parts(
     held: Held, table: Table, parts: Sequence[Part], weight: str | None, columns: Sequence[str], whole: list[object]
-) -> list[Profile]:
+) -> tuple[list[Profile], dict[str, Profile]]:
+    """The profiles of parts: those that are remembered, and those counted now, by the keys to remember them under."""
     keys = [digest([*whole, "part", part.fingerprint]) for part in parts]
-    found: dict[str, Any] = dict(zip(keys, each(lambda key: _recalled(held, key), keys), strict=True))
-    new = {key: part for key, part in zip(keys, parts, strict=True) if found[key] is None}
-    if new:
-        rows = held.rows(Table(table.schema, tuple(new.values())))
-        counted = signals_of(rows, [part.rows for part in new.values()], weight, columns)
-        found |= _kept(held, dict(zip(new, counted, strict=True)))
-    return [found[key] for key in keys]
+    known = each(lambda key: _recalled(held, key), keys)
+    new = {key: part for key, part, found in zip(keys, parts, known, strict=True) if found is None}
+    rows = held.rows(Table(table.schema, tuple(new.values()))).collect() if new else pl.DataFrame()
+    starts = accumulate((part.rows for part in new.values()), initial=0)
+    counted = {
+        key: signal_of(rows.slice(start, part.rows), weight, columns)
+        for (key, part), start in zip(new.items(), starts, strict=False)
+    }
+    return [found for found in known if found is not None], counted
 
 
 def profile_of_arrivals(held: Held, table: Table, arrivals: Sequence[int], columns: Sequence[str]) -> Profile:
