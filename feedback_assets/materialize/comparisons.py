@@ -165,7 +165,9 @@ def newest_batches(held: Held, snapshot: Snapshot, monitoring: Monitoring, *, qu
         if not earlier:
             continue
         before, after = (_of_arrivals(held, table, which, monitoring) for which in (earlier, newest))
-        compared = of_source[source] = Compared(monitoring, after, effective_sample_size(after.rows, None))
+        compared = of_source[source] = Compared(
+            monitoring, after, effective_sample_size(after.rows, None, after.profile)
+        )
         sizes = compared.effective(before, only=monitoring.answers)
         beside = {"source": source, "batch": mine.get_column("batch")[-1]}
         found += [

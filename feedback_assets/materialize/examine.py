@@ -152,10 +152,10 @@ def _signals(
         stands = after.select([name for name in ("row_id", "copy_index", "parents") if name in table.schema])
         return conservation(ids, stands, fates)
 
-    with ThreadPoolExecutor(2) as beside:
-        sized, checked = beside.submit(sizes_of, project.held, table, stage.weight, came), beside.submit(conserved)
+    with ThreadPoolExecutor(1) as beside:
+        checked = beside.submit(conserved)
         seen = profile_of(project.held, table, stage.weight, counted)
-        sizes, results = sized.result(), [checked.result()]
+        sizes, results = sizes_of(project.held, table, stage.weight, came, seen), [checked.result()]
     quoting = may_quote(examined.policy)
     compared = Compared(monitoring, Side(project.held.rows(table.records), stage.weight, seen), sizes, quoting)
     release = stage.name == "training_set"

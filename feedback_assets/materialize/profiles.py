@@ -104,8 +104,8 @@ def _kept(held: Held, found: Mapping[str, Profile]) -> dict[str, Profile]:
     return kept
 
 
-def sizes_of(held: Held, table: Table, weight: str | None, came: Table | None) -> list[SampleSize]:
-    """Effective sample sizes of a table; without weights they are those of `came` where the same rows went on."""
+def sizes_of(held: Held, table: Table, weight: str | None, came: Table | None, seen: Profile) -> list[SampleSize]:
+    """Effective sample sizes of a table with the profile `seen`; without weights those of `came` if its rows went on."""
 
     def key(of: Table) -> str:
         units = [column for _, column in SAMPLE_UNITS if column in table.schema]
@@ -113,7 +113,7 @@ def sizes_of(held: Held, table: Table, weight: str | None, came: Table | None) -
 
     same = weight is None and came is not None and _went_on(came, table)
     known = held.value(key(came)) if came is not None and same else None
-    found = known or effective_sample_size(held.rows(table.records), weight)
+    found = known or effective_sample_size(held.rows(table.records), weight, seen)
     held.keep_value(key(table), found)
     return found
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Context
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from feedback_assets.signal.columns import IDENTITIES, MONITORED
@@ -111,30 +112,42 @@ def _quantiles(counts: pl.DataFrame) -> dict[str, float | None]:
     return {f"{q:g}": finite(held.get_column("number")[i]) for q, i in zip(QUANTILES, at, strict=True)}
 
 
-def effective_sample_size(frame: Frame, weight: str | None) -> list[SampleSize]:
+def effective_sample_size(frame: Frame, weight: str | None, seen: Profile | None = None) -> list[SampleSize]:
     """Effective sample size by record (row_id), item (item_id) and annotator (annotator_id), where the column is there.
 
-    Copies of one record count as one. Rows without the id are left out.
+    Copies of one record count as one. Rows without the id are left out. What `seen`, the profile of the rows, counts
+    already is not counted again.
 
     Raises:
         FeedbackError: a weight is null, negative or not finite.
     """
     schema = frame.lazy().collect_schema()
     units = [(unit, column) for unit, column in SAMPLE_UNITS if column in schema]
-    rows, mass = records(frame, [column for _, column in units], weight)
+    counted = [column for _, column in units if seen is not None and column in seen]
+    rows, mass = records(frame, [column for _, column in units if column not in counted], weight)
     sizes = []
     for unit, column in units:
-        ids = rows.get_column(column)
-        held = pl.repeat(1, len(ids), dtype=pl.Int64, eager=True) if mass is None else mass
-        if ids.null_count():
-            ids, held = ids.drop_nulls(), held.filter(ids.is_not_null())
-        if unit != "record" and mass is None:
-            held = ids.hash().sort().rle().struct.field("len").cast(pl.Int64)
-        elif unit != "record":
-            by_id = pl.DataFrame({"id": ids.hash(), "mass": held}).group_by("id")
-            held = by_id.agg(pl.col("mass").sum()).get_column("mass")
+        if seen is not None and column in counted:
+            held = seen.of(column).drop_nulls("value").get_column("mass")
+        else:
+            held = _by_id(rows.get_column(column), mass, once=unit == "record")
         sizes.append(SampleSize(unit, len(held), effective_size(int(held.sum()), squares_of(held))))
     return sizes
+
+
+def _by_id(ids: pl.Series, mass: pl.Series | None, *, once: bool) -> pl.Series:
+    """The weight of each id, those without left out; `once`: each has one row."""
+    if ids.null_count():
+        ids, mass = ids.drop_nulls(), None if mass is None else mass.filter(ids.is_not_null())
+    if once or ids.is_empty():
+        return pl.repeat(1, len(ids), dtype=pl.Int64, eager=True) if mass is None else mass
+    hashes = ids.hash().to_numpy()
+    order = None if mass is None else np.argsort(hashes)
+    hashes = np.sort(hashes) if order is None else hashes[order]
+    starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
+    if mass is None:
+        return pl.Series(np.diff(starts, append=len(hashes)))
+    return pl.Series(np.add.reduceat(mass.to_numpy()[order], starts))
 
 
 def identity_changes(before: Profile, after: Profile) -> list[IdentityChange]:

@@ -118,11 +118,13 @@ def test_effective_sample_size_is_given_by_record_item_and_annotator():
         [{"item_id": "x", "annotator_id": "w"}, {"item_id": "x", "annotator_id": "v"}, {"item_id": "y"}],
         weight=[1.0, 1.0, 2.0],
     )
-    assert {s.unit: (s.count, s.effective) for s in effective_sample_size(frame, "weight")} == {
+    sizes = effective_sample_size(frame, "weight")
+    assert {s.unit: (s.count, s.effective) for s in sizes} == {
         "record": (3, 16 / 6),
         "item": (2, 2.0),
         "annotator": (2, 2.0),
     }
+    assert effective_sample_size(frame, "weight", signal_of(frame, "weight")) == sizes
 
 
 def test_opted_in_columns_are_monitored_too():
