@@ -175,13 +175,13 @@ def _seen(
     for entry in expectations:
         if entry.units is not None:
             counted = _counted_once(rows, entry.units)
-            if counted.height < entry.units.least:
-                seen[entry.name] = _TooFew(counted.height)
+            if counted.sum() < entry.units.least:
+                seen[entry.name] = _TooFew(int(counted.sum()))
             else:
-                seen |= _validate(_narrow(counted, [entry]), [built[entry.name]], asset)
+                seen |= _validate(_narrow(rows, [entry], counted), [built[entry.name]], asset)
     expectations = [entry for entry in expectations if entry.units is None]
     for frame, asked in _telling(rows, expectations):
-        for entry in _passing(frame, asked, built, asset, memory):
+        for entry in _passing(frame, asked, asset, memory):
             seen[entry.name] = _Passed(rows, entry)
     doubtful = [entry for entry in expectations if entry.name not in seen]
     if doubtful:
@@ -189,10 +189,12 @@ def _seen(
     return seen
 
 
-def _counted_once(rows: pl.DataFrame, units: Units) -> pl.DataFrame:
-    left_out = rows.filter(pl.col(units.unless).is_not_null()).get_column(units.column).unique()
-    unit = pl.col(units.column)
-    return rows.filter(unit.hash().is_first_distinct() & ~unit.is_in(left_out.implode()))
+def _counted_once(rows: pl.DataFrame, units: Units) -> pl.Series:
+    """Which rows stand for their units."""
+    ids = rows.get_column(units.column)
+    left_out = ids.filter(rows.get_column(units.unless).is_not_null()).unique()
+    first = ids.is_not_null() & ids.hash().is_first_distinct()
+    return first & ~ids.is_in(left_out.implode()) if left_out.len() else first
 
 
 class _TooFew:
@@ -221,17 +223,20 @@ class _Passed:
         else:
             missing = rows.get_column(column).null_count()
             self.result = {"element_count": rows.height, "missing_count": missing, "unexpected_count": 0}
+            if "mostly" in expectation.kwargs and rows.height:
+                self.result["missing_percent"] = missing / rows.height * 100
+                self.result["unexpected_percent"] = 0.0 if missing < rows.height else None
 
 
 def _passing(
-    frame: pl.DataFrame, expectations: list[Expectation], built: dict[str, Any], asset: str, memory: Memory | None
+    frame: pl.DataFrame, expectations: list[Expectation], asset: str, memory: Memory | None
 ) -> list[Expectation]:
-    """Those of `expectations` that `frame` keeps."""
+    """Those of `expectations` that `frame` keeps in each row, also where most rows would do."""
     asked = {entry.name: plain(entry.definition) for entry in expectations}
     key = digest(["expectations", _great_expectations().__version__, asked, fingerprint(frame)])
     passed = memory.recall(key) if memory is not None else None
     if passed is None:
-        told = _validate(frame.to_pandas(), [built[name] for name in asked], asset)
+        told = _validate(frame.to_pandas(), [_build(entry, most=False) for entry in expectations], asset)
         passed = sorted(name for name, result in told.items() if result.success is True)
         could_tell = all(_exception(result.exception_info, set()) is None for result in told.values())
         if memory is not None and could_tell:
@@ -243,8 +248,8 @@ def _telling(
     rows: pl.DataFrame, expectations: Sequence[Expectation]
 ) -> Iterable[tuple[pl.DataFrame, list[Expectation]]]:
     """Frames on which expectations turn, each with those that it decides."""
-    # A share of rows, or a choice of them, cannot be told from the values alone.
-    plain_ones = [e for e in expectations if not {"mostly", "row_condition"} & e.kwargs.keys()]
+    # A choice of rows cannot be told from the values alone.
+    plain_ones = [e for e in expectations if "row_condition" not in e.kwargs]
     by_values = [e for e in plain_ones if e.type in TELLING and e.kwargs.get("column") in rows.columns]
     if by_values:
         values: dict[str, list[pl.Series]] = {}
@@ -293,12 +298,14 @@ PAIR_IN_SET = "expect_column_pair_values_to_be_in_set"
 ROW_COUNT = "expect_table_row_count_to_be_between"
 
 
-def _build(expectation: Expectation) -> Any:
+def _build(expectation: Expectation, *, most: bool = True) -> Any:
+    """As Great Expectations has it; not `most`: all rows are to keep it."""
     _great_expectations()
     from great_expectations.expectations.registry import get_expectation_impl
 
     with _alone():
-        return get_expectation_impl(expectation.type)(meta={"name": expectation.name}, **expectation.kwargs)
+        kwargs = {key: value for key, value in expectation.kwargs.items() if most or key != "mostly"}
+        return get_expectation_impl(expectation.type)(meta={"name": expectation.name}, **kwargs)
 
 
 def _validate(frame: Any, expectations: list[Any], asset: str) -> dict[str, Any]:
@@ -309,7 +316,7 @@ def _validate(frame: Any, expectations: list[Any], asset: str) -> dict[str, Any]
     return {result.expectation_config.meta["name"]: result for result in outcome.results}
 
 
-def _narrow(rows: pl.DataFrame, expectations: Sequence[Expectation]) -> Any:
+def _narrow(rows: pl.DataFrame, expectations: Sequence[Expectation], which: pl.Series | None = None) -> Any:
     import pandas as pd
 
     if any(expectation.type.startswith("expect_table_column") for expectation in expectations):
@@ -317,7 +324,8 @@ def _narrow(rows: pl.DataFrame, expectations: Sequence[Expectation]) -> Any:
     else:
         named = {word for expectation in expectations for word in _words(expectation.kwargs)}
         wanted = [column for column in rows.columns if column in named]
-    return rows.select(wanted).to_pandas() if wanted else pd.DataFrame(index=range(rows.height))
+    narrow = rows.select(wanted) if which is None else rows.select(wanted).filter(which)
+    return narrow.to_pandas() if wanted else pd.DataFrame(index=range(rows.height))
 
 
 def _words(kwargs: Mapping[str, Any]) -> set[str]:

@@ -204,3 +204,13 @@ def test_of_the_number_of_rows_it_is_remembered_that_it_is_beyond_a_bound(bounds
         assert found.passed == (low >= bounds.get("min_value", low) and high <= bounds.get("max_value", high))
         assert found.observed["observed_value"] == height
     assert len(memory) == max(bounds.values(), default=0) + 2
+
+
+@pytest.mark.parametrize("scores", [[0.0, 1.0, None], [1.0, -1.0, 2.0], [1.0, -1.0, -2.0, -3.0], [None, None], []])
+def test_of_what_most_rows_shall_keep_the_numbers_are_those_of_all_rows(scores):
+    rows = pl.DataFrame({"score": scores}, schema={"score": pl.Float64})
+    most = Expectation("expect_column_values_to_be_between", "m", {"column": "score", "min_value": 0, "mostly": 0.5})
+    (found,) = run_suite(rows, [most], "filtered")
+    whole = module._validate(module._narrow(rows, [most]), [module._build(most)], "filtered")[most.name]
+    assert found.passed == whole.success
+    assert found.observed == module._numbers(whole.result)
