@@ -279,8 +279,9 @@ def _extremes(column: pl.Series) -> pl.Series:
 
 
 def _with_and_without(column: pl.Series) -> pl.Series:
-    missing = [None] if column.null_count() else []
-    return pl.Series(column.name, [*column.drop_nulls().head(1), *missing], column.dtype)
+    if not column.null_count():
+        return column.head(1)
+    return pl.Series(column.name, [*column.drop_nulls().head(1), None], column.dtype)
 
 
 def _distinct(column: pl.Series) -> pl.Series:
