@@ -2,6 +2,7 @@
 
 from typing import TypeAlias
 
+import numpy as np
 import polars as pl
 
 from feedback_assets.checks.result import CheckResult
@@ -97,6 +98,22 @@ def conservation(input_ids: Frame, output: Frame, fates: Frame, *, name: str = "
     return _result(name, found, int(came["came"].sum()), int(stands["stands"].sum()), told, new.height)
 
 
+def counted(fates: Frame, *by: str) -> pl.DataFrame:
+    """How many rows (`rows`) have which values in the columns `by`, in their order, null last.
+
+    Runs are counted first: most rows fare as the one before.
+    """
+    rows = fates.lazy().select(by).collect().rechunk()  # Polars finds the runs of one chunk only
+    runs = rows.to_struct("value").rle().struct.unnest().lazy().unnest("value")
+    return runs.group_by(by).agg(pl.col("len").sum().alias("rows")).sort(by, nulls_last=True).collect()
+
+
+def distinct(hashes: pl.Series) -> int:
+    """How many different numbers there are; sorting them takes less than half as long as `n_unique`."""
+    ordered = np.sort(hashes.to_numpy())
+    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + bool(len(ordered))
+
+
 def _plainly_conserved(input_ids: Frame, told: pl.DataFrame, output: Frame) -> bool:
     """Whether all is well, with no new rows, as in most stages: at a fraction of the time.
 
@@ -110,7 +127,7 @@ def _plainly_conserved(input_ids: Frame, told: pl.DataFrame, output: Frame) -> b
     if not others.select(sound.fill_null(value=False).all()).item():
         return False
     came, further = _firsts(input_ids)
-    if came.n_unique() < came.len() or not _among(further.get_column("row_id"), came):
+    if distinct(came) < came.len() or not _among(further.get_column("row_id"), came):
         return False
     rows = told.select(row).to_series()
     if not _same(came, rows):
@@ -157,7 +174,7 @@ def _same(one: pl.Series, other: pl.Series) -> bool:
 def _result(
     name: str, found: dict[str, pl.Series], rows_in: int, rows_out: int, told: pl.DataFrame, new: int
 ) -> CheckResult:
-    counts = dict(told.group_by("fate").len().filter(pl.col("fate").is_not_null()).sort("fate").iter_rows())
+    counts = dict(counted(told, "fate").drop_nulls().iter_rows())
     examples = {what: ids.sort().head(2).to_list() for what, ids in found.items()}
     if found:
         said = "; ".join(

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.checks.conservation import conservation
+from feedback_assets.checks.conservation import conservation, counted, distinct
 from feedback_assets.checks.drift import SHOWN, drift_check, drifts_check, limit_check, loss_check
 from feedback_assets.checks.expectations import run_suite
 from feedback_assets.checks.result import CheckResult, Kind, Status
@@ -142,19 +142,19 @@ def _signals(
     store, stage, table = project.store, examined.stage, examined.after.tables["rows"]
     fates = project.held.rows(examined.after.tables["fates"]).collect()
     after = project.held.rows(table)
-    counted = monitoring.counted_columns
+    columns = monitoring.counted_columns
     came = examined.before.tables["rows"] if examined.before else None
 
     def conserved() -> CheckResult:
         if came is None:
-            return _intake_conserves(after, fates.lazy())
+            return _intake_conserves(after, fates)
         ids = project.held.rows(came).select([name for name in ("row_id", "copy_index") if name in came.schema])
         stands = after.select([name for name in ("row_id", "copy_index", "parents") if name in table.schema])
         return conservation(ids, stands, fates)
 
     with ThreadPoolExecutor(1) as beside:
         checked = beside.submit(conserved)
-        seen = profile_of(project.held, table, stage.weight, counted)
+        seen = profile_of(project.held, table, stage.weight, columns)
         sizes, results = sizes_of(project.held, table, stage.weight, came, seen), [checked.result()]
     quoting = may_quote(examined.policy)
     compared = Compared(monitoring, Side(project.held.rows(table.records), stage.weight, seen), sizes, quoting)
@@ -174,7 +174,7 @@ def _signals(
         results.append(drifts_check("input_drift", newest, against="earlier batches"))
     else:
         rows = project.held.rows(came.records)
-        known = profile_of(project.held, came, examined.weight_before, counted)
+        known = profile_of(project.held, came, examined.weight_before, columns)
         before = Side(rows, examined.weight_before, known)
         lost = lost_of(rows, fates, LOST)
         drifts = transformation(compared, before, fates, examined.policy.section(stage.name), examined.decided)
@@ -237,16 +237,18 @@ def _nameless(change: dict[str, Any]) -> dict[str, Any]:
     return {**change, **examples, "largest": nameless(change["largest"])}
 
 
-def _intake_conserves(after: pl.LazyFrame, fates: pl.LazyFrame) -> CheckResult:
-    counted = dict(fates.group_by("fate").len().collect().iter_rows())
-    rows, distinct = after.select(pl.len(), pl.col("row_id").hash().n_unique().alias("distinct")).collect().row(0)
-    place = pl.struct(pl.col("arrival") * 2**32 + pl.col("line"), "position")
-    deliveries = fates.select(pl.struct(place, pl.col("row_id").hash()).hash().n_unique()).collect().item()
-    total = sum(counted.values())
-    passed = rows == distinct == counted.get("kept", 0) and deliveries == total
-    parts = ", ".join(f"{count:,} {fate}" for fate, count in sorted(counted.items()))
+def _intake_conserves(after: pl.LazyFrame, fates: pl.DataFrame) -> CheckResult:
+    by_fate = dict(counted(fates, "fate").iter_rows())
+    stand = after.select(pl.col("row_id").hash()).collect().to_series()
+    total, rows, different = fates.height, stand.len(), distinct(stand)
+    deliveries = distinct(fates.get_column("row_id").hash())
+    if deliveries < total:
+        place = pl.struct(pl.col("arrival") * 2**32 + pl.col("line"), "position")
+        deliveries = distinct(fates.select(pl.struct(place, pl.col("row_id").hash()).hash()).to_series())
+    passed = rows == different == by_fate.get("kept", 0) and deliveries == total
+    parts = ", ".join(f"{count:,} {fate}" for fate, count in by_fate.items())
     sentence = f"{total:,} records arrived: {parts}; {rows:,} rows went on"
-    return _check("conservation", "conservation", "passed" if passed else "failed", sentence, counted)
+    return _check("conservation", "conservation", "passed" if passed else "failed", sentence, by_fate)
 
 
 def _quarantined_share(batches: pl.LazyFrame, required: Required) -> CheckResult:

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from feedback_assets.checks.conservation import counted
 from feedback_assets.digests import digest
 from feedback_assets.engine.engine import ContentPart
 from feedback_assets.errors import FeedbackError
@@ -342,14 +343,7 @@ def _behind(project: Project, inputs: Mapping[str, Commit]) -> dict[str, Any]:
 def _counted(project: Project, snapshot: Snapshot) -> list[dict[str, Any]]:
     if "fates" not in snapshot.tables:
         return []
-    return (
-        project.held.rows(snapshot.tables["fates"])
-        .group_by("fate", "rule", "rule_version")
-        .len("rows")
-        .sort("fate", "rule", "rule_version", nulls_last=True)
-        .collect()
-        .to_dicts()
-    )
+    return counted(project.held.rows(snapshot.tables["fates"]), "fate", "rule", "rule_version").to_dicts()
 
 
 def pinned_entries(section: Section) -> dict[str, Pinned]:

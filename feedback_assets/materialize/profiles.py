@@ -105,7 +105,7 @@ def _kept(held: Held, found: Mapping[str, Profile]) -> dict[str, Profile]:
 
 
 def sizes_of(held: Held, table: Table, weight: str | None, came: Table | None, seen: Profile) -> list[SampleSize]:
-    """Effective sample sizes of a table with the profile `seen`; without weights those of `came` if it has these rows."""
+    """Effective sample sizes of a table with the profile `seen`; unweighted those of `came` if it has these rows."""
 
     def key(of: Table) -> str:
         units = [column for _, column in SAMPLE_UNITS if column in table.schema]
