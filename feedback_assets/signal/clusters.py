@@ -50,7 +50,9 @@ def clustered_size(
         return None
     spreads = [_spread(rows, pl.col(name)) for name in names]
     if len(names) == 2:
-        spreads.append(sum(spreads) - _spread(rows, pl.struct(names).hash()))
+        # Where one way tells all rows apart, both do.
+        alone = [spread for name, spread in zip(names, spreads, strict=True) if counts[name] == rows.height]
+        spreads.append(sum(spreads) - (alone[0] if alone else _spread(rows, pl.struct(names).hash())))
     kish = effective_size(int(mass.sum()), squares_of(mass))
     return min(kish, (cells - 1) / max(spreads)) if max(spreads) > 0 else kish
 
