@@ -130,15 +130,13 @@ class Ordered:
     @staticmethod
     def counted(counts: pl.DataFrame, squares: int) -> "Ordered":
         """Order values that are counted already: `number` (Float64), `rows` and `mass` (Int64)."""
-        finite_values = counts.filter(pl.col("number").is_finite()).sort("number")
-        rows, mass = int(counts.get_column("rows").sum()), int(counts.get_column("mass").sum())
-        rows_upto, upto = (
-            np.concatenate([np.zeros(1, np.int64), np.cumsum(finite_values.get_column(name).to_numpy())])
-            for name in ("rows", "mass")
-        )
+        numbers, rows, mass = (counts.get_column(name).to_numpy() for name in ("number", "rows", "mass"))
+        usable = np.flatnonzero(np.isfinite(numbers))
+        usable = usable[np.argsort(numbers[usable], kind="stable")]
+        rows_upto, upto = (np.concatenate([np.zeros(1, np.int64), np.cumsum(held[usable])]) for held in (rows, mass))
         # -0.0 and 0.0 are one value to Polars, and NumPy's + 0.0 gives it one sign.
-        values = finite_values.get_column("number").to_numpy() + 0.0
-        return Ordered(values, rows_upto, upto, rows, mass - int(upto[-1]), squares)
+        values = numbers[usable] + 0.0
+        return Ordered(values, rows_upto, upto, int(rows.sum()), int(mass.sum() - upto[-1]), squares)
 
     def quantile(self, shares: "NDArray[np.float64]") -> "NDArray[np.float64]":
         """Quantiles of the rows, between two of them linear: what numpy.quantile gives of all values."""

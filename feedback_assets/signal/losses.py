@@ -97,6 +97,8 @@ def loss_by_annotator(before: Profile, lost: Profile | None) -> list[GroupLoss]:
     One-sided binomial test for each annotator; the false discovery rate over them is held at .05 (Benjamini and
     Hochberg, J. R. Stat. Soc. B 57, 1995). Arguments as for `loss_by_group`.
     """
+    if lost is None:
+        return []
     losses = loss_by_group(before, lost, ("annotator_id",))
     rows, gone = sum(loss.rows for loss in losses), sum(loss.lost for loss in losses)
     if not gone or gone == rows:

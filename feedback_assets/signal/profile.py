@@ -56,6 +56,36 @@ class Watched:
 
 
 @dataclass(frozen=True)
+class _Column:
+    """The counts of one column, and what is made of them once."""
+
+    counts: pl.DataFrame
+    squares: int
+
+    @cached_property
+    def blank(self) -> bool:
+        return all(self.counts[name].null_count() == self.counts.height for name in ("value", "number"))
+
+    @cached_property
+    def names(self) -> dict[str | None, int]:
+        return dict(zip(self.counts["value"], self.counts["rows"], strict=True))
+
+    @cached_property
+    def ordered(self) -> Ordered:
+        return Ordered.counted(self.counts, self.squares)
+
+    @cached_property
+    def histogram(self) -> Histogram:
+        mass: dict[str, int] = {}
+        for value, more in zip(self.counts["value"], self.counts["mass"], strict=True):
+            name = NULL if value is None else value  # a category that is itself called "(null)" shares the cell
+            mass[name] = mass.get(name, 0) + more
+        cells = tuple(sorted(mass))
+        rows = int(self.counts["rows"].sum())
+        return Histogram(cells, tuple(mass[cell] for cell in cells), rows, self.squares)
+
+
+@dataclass(frozen=True)
 class Profile:
     """Counts by column and value (COUNTS), the kind of each column, and its sum of squared weights in millionths²."""
 
@@ -70,56 +100,30 @@ class Profile:
         return column in self.kinds
 
     @cached_property
-    def _by_column(self) -> dict[str, pl.DataFrame]:
-        parts = self.counts.partition_by("column", as_dict=True, include_key=False, maintain_order=True)
-        return {str(name): part for (name,), part in parts.items()}
+    def _columns(self) -> dict[str, _Column]:
+        parts = self.counts.partition_by("column", as_dict=True, include_key=False)
+        none = self.counts.clear().drop("column")
+        return {name: _Column(parts.get((name,), none), self.squares[name]) for name in self.kinds}
 
     def of(self, column: str) -> pl.DataFrame:
         """The counts of one column: COUNTS without its name."""
-        return self._by_column.get(column, self.counts.clear().drop("column"))
+        return self._columns[column].counts
 
     def blank(self, column: str) -> bool:
         """Whether the column has no value in any row."""
-        return column not in self._filled
+        return self._columns[column].blank
 
-    @cached_property
-    def _filled(self) -> frozenset[str]:
-        there = pl.any_horizontal(pl.col("value", "number").is_not_null())
-        return frozenset(self.counts.filter(there).get_column("column").unique())
-
-    @cached_property
-    def names(self) -> dict[str, dict[str | None, int]]:
-        """Rows by value, null among them, of each categorical column."""
-        found: dict[str, dict[str | None, int]] = {}
-        cells = self.counts.filter(pl.col("number").is_null()).select("column", "value", "rows")
-        for column, value, rows in cells.iter_rows():
-            found.setdefault(column, {})[value] = rows
-        return found
+    def names(self, column: str) -> dict[str | None, int]:
+        """Rows by value, null among them, of a categorical column."""
+        return self._columns[column].names if column in self else {}
 
     def ordered(self, column: str) -> Ordered:
         """The values of a numeric column in order."""
-        return self._ordered[column]
-
-    @cached_property
-    def _ordered(self) -> dict[str, Ordered]:
-        numeric = (name for name, kind in self.kinds.items() if kind == "numeric")
-        return {name: Ordered.counted(self.of(name), self.squares[name]) for name in numeric}
+        return self._columns[column].ordered
 
     def histogram(self, column: str, edges: tuple[float, ...] | None = None) -> Histogram:
         """Weight by category, or by interval where `edges` are given."""
-        if edges is not None:
-            return binned(self.ordered(column), edges)
-        return self._by_category.get(column) or Histogram((), (), 0, self.squares[column])
-
-    @cached_property
-    def _by_category(self) -> dict[str, Histogram]:
-        # A category that is itself called "(null)" shares the cell.
-        cells = self.counts.with_columns(pl.col("value").fill_null(NULL)).group_by("column", "value")
-        held = cells.agg(pl.col("rows", "mass").sum()).sort("column", "value").group_by("column")
-        return {
-            name: Histogram(tuple(values), tuple(mass), rows, self.squares[name])
-            for name, values, mass, rows in held.agg("value", "mass", pl.col("rows").sum()).iter_rows()
-        }
+        return self._columns[column].histogram if edges is None else binned(self.ordered(column), edges)
 
 
 def profile(frame: Frame, watched: Sequence[Watched], weight: str | None = None) -> Profile:
@@ -221,7 +225,7 @@ def _firsts(rows: pl.LazyFrame) -> pl.Series:
 
 def named(counted: Profile, column: str, *, nulls: bool = False) -> dict[str, int]:
     """Rows by value of a categorical column; without `nulls` only those that have one."""
-    held = counted.names.get(column, {})
+    held = counted.names(column)
     found = {value: rows for value, rows in held.items() if value is not None}
     if nulls and None in held:
         found[NULL] = found.get(NULL, 0) + held[None]
