@@ -5,6 +5,7 @@ indirectly. Comments, layout and docstrings do not count; it is the same on ever
 """
 
 import ast
+import hashlib
 import importlib.util
 import json
 import os
@@ -51,6 +52,7 @@ def _source(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
+@cache
 def _imports(module: str) -> set[str]:
     """The modules of the package that `module` imports, whether it is at the top or inside a function."""
     found: set[str] = set()
@@ -72,7 +74,7 @@ def _read(module: str) -> dict[str, Any]:
     if path is None:
         return {"syntax": digest(None), "imports": []}
     source = path.read_bytes()
-    key = digest([_own_source(), source.decode()])
+    key = hashlib.sha256(_own_source() + source).hexdigest()
     kept = path.parent / "__pycache__" / f"{path.stem}.code-digest.json"
     try:
         value = json.loads(kept.read_bytes())
@@ -91,8 +93,8 @@ def _read(module: str) -> dict[str, Any]:
 
 
 @cache
-def _own_source() -> str:
-    return Path(__file__).read_text(encoding="utf-8")
+def _own_source() -> bytes:
+    return Path(__file__).read_bytes()
 
 
 def _imported(tree: ast.Module) -> list[list[Any]]:

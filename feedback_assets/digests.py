@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 ID_CHARS = 32
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: Any) -> bytes:
@@ -19,7 +20,7 @@ def canonical_json(value: Any) -> bytes:
     Raises:
         ValueError: a float is NaN or infinite.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def digest(value: Any) -> str:
