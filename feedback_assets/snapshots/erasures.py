@@ -117,10 +117,6 @@ class Objects(Protocol):
         """Whether an object lies under `key` itself."""
         ...
 
-    def exists(self, key: str) -> bool:
-        """Whether an object stands under `key`."""
-        ...
-
     def get(self, key: str) -> bytes:
         """The bytes under `key`."""
         ...
@@ -156,7 +152,7 @@ class Erasures:
         with self._one_at_a_time:
             if time.monotonic() < self._next_look:
                 return self._all
-            while self._objects.exists(key := erasure_key(len(self._all) + 1)):
+            while self._objects.stands(key := erasure_key(len(self._all) + 1)):
                 try:
                     erasure = Erasure.from_bytes(self._objects.get(key))
                 except ValueError:

@@ -27,8 +27,11 @@ _SYNCING = ThreadPoolExecutor(4, thread_name_prefix="fsync")
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 class Store(Protocol):
@@ -209,7 +212,7 @@ class LocalStore:
 
     def path(self, key: str) -> Path:
         """The file behind `key`; of what was rewritten by an erasure, the new one."""
-        return self.root / (self.erasures.current(key) if key.startswith(REDIRECTED) else key)
+        return self.root / self._current(key)
 
     def paths(self, keys: Iterable[str]) -> list[Path]:
         """See `Store`."""
@@ -225,11 +228,11 @@ class LocalStore:
 
     def exists(self, key: str) -> bool:
         """Whether an object stands under `key`."""
-        return self.path(key).exists()
+        return self.stands(self._current(key))
 
     def stands(self, key: str) -> bool:
         """Whether an object lies under `key` itself, and not another that stands for it."""
-        return (self.root / key).exists()
+        return os.access(f"{self.root}/{key}", os.F_OK)  # asked of hundreds: a tenth of what Path.exists takes
 
     def get(self, key: str) -> bytes:
         """The bytes under `key`.
@@ -324,10 +327,14 @@ class LocalStore:
             if S_ISREG(found.st_mode):
                 yield path.relative_to(self.root).as_posix(), found.st_size, found.st_mtime
 
+    def _current(self, key: str) -> str:
+        return self.erasures.current(key) if key.startswith(REDIRECTED) else key
+
     def _link(self, key: str, scratch: Path) -> bool:
         target = self.root / key
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
+            if not self.stands(key.rpartition("/")[0]):
+                target.parent.mkdir(parents=True, exist_ok=True)
             target.hardlink_to(scratch)
         except FileExistsError:
             return False
@@ -358,9 +365,9 @@ class LocalStore:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A new file name to write to, gone afterwards."""
-        folder = self.root / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        if not self.stands("tmp"):
+            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+        path = self.root / f"tmp/{os.getpid()}-{secrets.token_hex(8)}"
         try:
             yield path
         finally:
