@@ -100,24 +100,23 @@ class Commits:
         known = (key, hashlib.sha256(data).digest())
         if known not in self._known:
             self._known[known] = self._checked(asset, number, data)
-        return self._known[known]
+        commit = self._known[known]
+        if commit.data_version != commit.snapshot.data_version:
+            raise FeedbackError(f"{self.store.uri(key)}: its data version is not its parts'; materialize {asset} again")
+        return commit
 
     def _checked(self, asset: str, number: int, data: bytes) -> Commit:
         key = _key(asset, number)
         try:
-            value = json.loads(data)
-            whole = {"circumstances": value["circumstances"], "content": value["content"]}
-            if value["digest"] != digest(whole):
+            if data != _sealed(data[:-_SEAL] + b"}"):
                 raise ValueError
+            value = json.loads(data)
+            return Commit(number, value["content"], value["circumstances"])
         except (ValueError, KeyError, TypeError):
             raise FeedbackError(
                 f"{self.store.uri(key)}: this commit record was changed after it was written; "
                 f"restore it from a backup, or delete it and materialize {asset} again"
             ) from None
-        commit = Commit(number, value["content"], value["circumstances"])
-        if commit.data_version != commit.snapshot.data_version:
-            raise FeedbackError(f"{self.store.uri(key)}: its data version is not its parts'; materialize {asset} again")
-        return commit
 
     def of_run(self, asset: str, run_id: str) -> Commit | None:
         """The newest commit of `asset` that this run made, though another run may have committed since."""
@@ -140,12 +139,14 @@ class Commits:
         """Append a commit; if another run took the number meanwhile, the next one is taken."""
         asset = content["asset"]
         number = self._next(asset)
-        while True:
-            # Through JSON and back, so that the commit held in memory is the one that a reader will see.
-            commit = Commit(number, json.loads(canonical_json(content)), json.loads(canonical_json(circumstances)))
-            if self.store.put(_key(asset, number), canonical_json(commit.as_json())):
-                return commit
+        # Through JSON and back, so that the commit held in memory is the one that a reader will see.
+        value = json.loads(canonical_json({"circumstances": circumstances, "content": content}))
+        data = _sealed(canonical_json(value))
+        while not self.store.put(_key(asset, number), data):
             number += 1
+        commit = Commit(number, **value)
+        self._known[_key(asset, number), hashlib.sha256(data).digest()] = commit
+        return commit
 
     def _next(self, asset: str) -> int:
         # The listing is a hint of where to begin; whether a record stands under a number decides.
@@ -154,6 +155,14 @@ class Commits:
         while self.store.exists(_key(asset, number)):
             number += 1
         return number
+
+
+def _sealed(body: bytes) -> bytes:
+    """The canonical JSON of a record, with its digest after all else."""
+    return b'%b,"digest":"%b"}' % (body[:-1], hashlib.sha256(body).hexdigest().encode())
+
+
+_SEAL = len(_sealed(b"{}")) - 1
 
 
 def _key(asset: str, number: int) -> str:
