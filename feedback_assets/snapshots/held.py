@@ -26,7 +26,7 @@ class Held:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._files: OrderedDict[str, _Held] = OrderedDict()
-        self._tables: OrderedDict[tuple[Part, ...], pl.DataFrame] = OrderedDict()
+        self._tables: OrderedDict[tuple[str, ...], pl.DataFrame] = OrderedDict()
         self._values: OrderedDict[str, Any] = OrderedDict()
         self._texts: dict[tuple[str, ...], pl.DataFrame] = {}
         self._lock = Lock()
@@ -48,35 +48,35 @@ class Held:
         if table.further.parts and table.records.parts:  # apart, because most ask for the records only
             self.keep(table.records, rows.head(table.records.rows))
             self.keep(table.further, rows.slice(table.records.rows))
-        elif _bytes(table.parts) <= HELD_BYTES:
+        elif table.bytes <= HELD_BYTES:
             if len(set(rows.n_chunks("all"))) > 1:  # columns cut at different places are cut anew by each operation
                 rows = rows.rechunk()
             with self._lock:
-                self._keep(table.parts, rows)
+                self._keep(table, rows)
 
     def rows(self, table: Table) -> pl.LazyFrame:
         """The rows of `table`, from memory where they fit."""
         if table.further.parts and table.records.parts:
             return pl.concat([self.rows(table.records), self.rows(table.further)])
-        if _bytes(table.parts) > HELD_BYTES:
+        if table.bytes > HELD_BYTES:
             return scan(self.store, table)
         with self._lock:
-            rows = self._tables.get(table.parts)
+            rows = self._tables.get(table.digests)
             if rows is None:
                 rows = self._side_by_side(table)
-            self._keep(table.parts, rows)
+            self._keep(table, rows)
         return rows.lazy().select(list(table.schema))
 
     def some(self, table: Table, columns: Sequence[str]) -> pl.LazyFrame:
         """`columns` of `table`, from memory where most of it is held; else nothing is held for them."""
         with self._lock:
             missing = sum(file.bytes for part in table.parts for file in part.files if file.digest not in self._files)
-        whole = self.rows(table) if missing * MOST_HELD <= _bytes(table.parts) else scan(self.store, table)
+        whole = self.rows(table) if missing * MOST_HELD <= table.bytes else scan(self.store, table)
         return whole.select(columns)
 
     def ahead(self, table: Table) -> None:
         """Read `table`, most of which is asked for soon, where it fits; what cannot be read is said when it is."""
-        if _bytes(table.parts) <= HELD_BYTES:
+        if table.bytes <= HELD_BYTES:
             with suppress(OSError, pl.exceptions.PolarsError), self._lock:
                 self._read(table.parts)
 
@@ -104,9 +104,9 @@ class Held:
         """How many more bytes of text can be held; other threads may be adding to them."""
         return HELD_TEXT - sum(int(text.estimated_size()) for text in [*self._texts.values()])
 
-    def _keep(self, parts: tuple[Part, ...], rows: pl.DataFrame) -> None:
-        self._tables[parts] = rows
-        self._tables.move_to_end(parts)
+    def _keep(self, table: Table, rows: pl.DataFrame) -> None:
+        self._tables[table.digests] = rows
+        self._tables.move_to_end(table.digests)
         while len(self._tables) > HELD_TABLES:
             self._tables.popitem(last=False)
 
@@ -161,7 +161,3 @@ class _Held:
     frame: pl.DataFrame
     start: int
     rows: int
-
-
-def _bytes(parts: Sequence[Part]) -> int:
-    return sum(file.bytes for part in parts for file in part.files)

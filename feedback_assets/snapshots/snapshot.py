@@ -8,7 +8,7 @@ which the data version is made; and `digest`, of its bytes, which names the file
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Part:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of its values."""
-        return self.files[0].fingerprint if len(self.files) == 1 else digest([file.fingerprint for file in self.files])
+        return _of_all(tuple(file.fingerprint for file in self.files))
 
     @property
     def bytes(self) -> int:
@@ -66,6 +66,11 @@ class Part:
         """The part as plain JSON values."""
         files = [vars(file) for file in self.files]  # `asdict` copies each value, which takes ten times as long
         return {"rows": self.rows, "files": files, "arrivals": self.arrivals, "further": self.further}
+
+
+@lru_cache(maxsize=65_536)
+def _of_all(fingerprints: tuple[str, ...]) -> str:
+    return fingerprints[0] if len(fingerprints) == 1 else digest(fingerprints)
 
 
 @dataclass(frozen=True)
@@ -80,12 +85,22 @@ class Table:
         """Rows in all parts."""
         return sum(part.rows for part in self.parts)
 
-    @property
+    @cached_property
+    def bytes(self) -> int:
+        """Size of its files."""
+        return sum(part.bytes for part in self.parts)
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """Those of all its files, which say what is in it."""
+        return tuple(file.digest for part in self.parts for file in part.files)
+
+    @cached_property
     def records(self) -> "Table":
         """The parts that hold each record once."""
         return Table(self.schema, tuple(part for part in self.parts if not part.further))
 
-    @property
+    @cached_property
     def further(self) -> "Table":
         """The parts that hold further copies of records."""
         return Table(self.schema, tuple(part for part in self.parts if part.further))
