@@ -104,7 +104,6 @@ def load(path: Path, model: type[Model]) -> Loaded[Model]:
     except (OSError, UnicodeDecodeError) as error:
         raise FeedbackError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
         value = yaml.load(text, Loader=_NoDuplicates)  # noqa: S506  a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -120,6 +119,7 @@ def load(path: Path, model: type[Model]) -> Loaded[Model]:
     try:
         policy = model.model_validate(value)
     except ValidationError as error:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
         raise FeedbackError(_first_problem(path, root, error, model)) from None
     return Loaded(policy, path, text)
 
