@@ -138,10 +138,13 @@ def take(held: Held, section: IngestedSection, found: Arrivals, now: datetime) -
     store = held.store
     memo, keys = Memo(store), check_values(section)
     sources = {source.name: source for source in section.sources}
-    tried = each(
-        lambda key: _mapped(held, memo, key, found.files.get(key), sources[key[0]], found.known.get(key), keys),
-        found.order,
-    )
+    mappings = {name: _mapping(source) for name, source in sources.items()}
+
+    def mapped_of(key: Key) -> Mapped | None:
+        name = digest(["file", *mappings[key[0]], key, *([keys[key[0]]] if key[0] in keys else [])])
+        return _mapped(held, memo, name, key, found.files.get(key), sources[key[0]], found.known.get(key), keys)
+
+    tried = each(mapped_of, found.order)
     changed = {key for key, one in zip(found.order, tried, strict=True) if one is None}
     noticed = (*found.noticed, *(grown(*key[:2]) for key in found.order if key in changed))
     found = replace(found, new=[key for key in found.new if key not in changed])
@@ -209,29 +212,25 @@ def _refuse_wrong_mappings(arrivals: list[Key], taken: list[Snapshot]) -> None:
             raise FeedbackError(snapshots[-1].facts["error"])
 
 
+def _mapping(source: Source) -> list[Any]:
+    """What makes records of a source's files: the code, and its section, but for where they lie."""
+    modules = ("stages.ingested", "sources.files", "sources.mapping")
+    code = [code_digest(f"feedback_assets.{name}") for name in modules]
+    pinned = {name: value for name, value in source.pinned().items() if name not in Place.model_fields}
+    return [code, pinned, CONTENT_PART_ROWS]
+
+
 def _mapped(
     held: Held,
     memo: Memo,
+    first: str,
     key: Key,
     file: BatchFile | None,
     source: Source,
     told: Mapping[str, str] | None,
     keys: CheckValues,
 ) -> Mapped | None:
-    """What a batch became; None if it is new and its file changes while it is read."""
-    # Where the batches lie does not change what is in them.
-    mapping = {name: value for name, value in source.pinned().items() if name not in Place.model_fields}
-    code = [
-        code_digest(name)
-        for name in (
-            "feedback_assets.stages.ingested",
-            "feedback_assets.sources.files",
-            "feedback_assets.sources.mapping",
-        )
-    ]
-    first = digest(
-        ["file", code, key, mapping, CONTENT_PART_ROWS, *([keys[source.name]] if source.name in keys else [])]
-    )
+    """What a batch became, remembered as `first`; None if it is new and its file changes while it is read."""
     name = held.store.erasures.renewed(first)
     known = memo.get(name)
     if known is not None:
