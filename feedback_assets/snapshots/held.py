@@ -26,7 +26,7 @@ class Held:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._files: OrderedDict[str, _Held] = OrderedDict()
-        self._tables: OrderedDict[tuple[str, ...], pl.DataFrame] = OrderedDict()
+        self._tables: OrderedDict[tuple[str, ...], tuple[Table, pl.DataFrame]] = OrderedDict()
         self._values: OrderedDict[str, Any] = OrderedDict()
         self._texts: dict[tuple[str, ...], pl.DataFrame] = {}
         self._lock = Lock()
@@ -61,11 +61,21 @@ class Held:
         if table.bytes > HELD_BYTES:
             return scan(self.store, table)
         with self._lock:
-            rows = self._tables.get(table.digests)
+            rows = self._piece(table)
             if rows is None:
-                rows = self._side_by_side(table)
-            self._keep(table, rows)
-        return rows.lazy().select(list(table.schema))
+                whole, rows = self._tables.get(table.digests) or (table, self._side_by_side(table))
+                self._keep(whole, rows)
+        return rows.lazy() if rows.columns == [*table.schema] else rows.lazy().select(list(table.schema))
+
+    def _piece(self, table: Table) -> pl.DataFrame | None:
+        """The rows of `table` where it is some consecutive parts of a table that is held."""
+        first, count = table.parts[0].files, len(table.parts)
+        for whole, rows in reversed(self._tables.values()):
+            if count < len(whole.parts) and whole.schema == table.schema:
+                at = next((place for place, part in enumerate(whole.parts) if part.files == first), count)
+                if whole.parts[at : at + count] == table.parts:
+                    return rows.slice(sum(part.rows for part in whole.parts[:at]), table.rows)
+        return None
 
     def some(self, table: Table, columns: Sequence[str]) -> pl.LazyFrame:
         """`columns` of `table`, from memory where most of it is held; else nothing is held for them."""
@@ -105,7 +115,7 @@ class Held:
         return HELD_TEXT - sum(int(text.estimated_size()) for text in [*self._texts.values()])
 
     def _keep(self, table: Table, rows: pl.DataFrame) -> None:
-        self._tables[table.digests] = rows
+        self._tables[table.digests] = (table, rows)
         self._tables.move_to_end(table.digests)
         while len(self._tables) > HELD_TABLES:
             self._tables.popitem(last=False)

@@ -109,3 +109,11 @@ def test_what_is_read_ahead_and_is_gone_is_said_when_it_is_asked_for(store):
     held.ahead(table)
     with pytest.raises(OSError, match="No such file"):
         held.rows(table)
+
+
+def test_a_part_of_what_was_written_just_now_is_not_read_again(store):
+    held, table = Held(store), table_of(store, range(5))
+    held.keep(table, pl.concat(PARTS))
+    for part in table.parts:
+        gone(store, part)
+    assert held.rows(Table(table.schema, table.parts[1:3])).collect().equals(pl.concat(PARTS[1:3]))
