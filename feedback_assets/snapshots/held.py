@@ -30,6 +30,7 @@ class Held:
         self._values: OrderedDict[str, Any] = OrderedDict()
         self._texts: dict[tuple[str, ...], pl.DataFrame] = {}
         self._lock = Lock()
+        self._adding_text = Lock()  # of its own: what is read ahead holds the other for long
 
     def value(self, key: str) -> Any:
         """What was made from tables before, by the digest of all it was made from; None if it is not held."""
@@ -106,7 +107,7 @@ class Held:
         self._keep_text(tuple(self.store.erasures.current(file.key) for file in part.files), rows)
 
     def _keep_text(self, key: tuple[str, ...], rows: pl.DataFrame) -> None:
-        with self._lock:
+        with self._adding_text:
             if rows.estimated_size() <= self._room():
                 self._texts[key] = rows
 
