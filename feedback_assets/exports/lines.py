@@ -9,14 +9,15 @@ from feedback_assets.errors import FeedbackError
 
 KINDS = {"preference": "preference", "reward": "preference", "kto": "thumbs", "rating": "rating"}
 DECIDED = {
-    "preference": pl.col("label").is_in(["a", "b"]),
-    "thumbs": pl.col("label").is_in(["up", "down"]),
+    "preference": (pl.col("label") == "a") | (pl.col("label") == "b"),
+    "thumbs": (pl.col("label") == "up") | (pl.col("label") == "down"),
     "rating": pl.col("score").is_not_null(),
 }
+REASONS = pl.Enum(["another-kind", "no-answer", "no-margin", "tie"])
 
 
 def reason_left_out(export: Mapping[str, Any]) -> pl.Expr:
-    """Why a record is not in the export (String), or null: another-kind, tie, no-answer, no-margin.
+    """Why a record is not in the export (REASONS), or null.
 
     Args:
         export: an export as in the policy, as plain values.
@@ -33,13 +34,13 @@ def reason_left_out(export: Mapping[str, Any]) -> pl.Expr:
         no_margin = pl.col(export["margin"]).is_null() & ~tied
     return (
         pl.when(pl.col("kind") != kind)
-        .then(pl.lit("another-kind"))
+        .then(pl.lit("another-kind", REASONS))
         .when(tied_out)
-        .then(pl.lit("tie"))
+        .then(pl.lit("tie", REASONS))
         .when(~decided)
-        .then(pl.lit("no-answer"))
+        .then(pl.lit("no-answer", REASONS))
         .when(no_margin)
-        .then(pl.lit("no-margin"))
+        .then(pl.lit("no-margin", REASONS))
         .otherwise(None)
     )
 
@@ -71,8 +72,7 @@ def eligible(index: pl.DataFrame, export: Mapping[str, Any]) -> pl.LazyFrame:
             "use `missing_margin: zero` or `drop`, or name another column under `margin`",
         ),
     ):
-        found = index.lazy().filter(reason == name).select("row_id").collect() if refused else index.clear()
-        if found.height:
+        if refused and (found := index.lazy().filter(reason == name).select("row_id").collect()).height:
             raise FeedbackError(
                 f"export {export['name']!r}: {found.height} records {wrong}, first {found['row_id'].min()}; {mend}"
             )
