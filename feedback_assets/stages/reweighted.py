@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import polars as pl
 from pydantic import AfterValidator, Field, field_validator
 
+from feedback_assets.digests import repeated
 from feedback_assets.engine.engine import Engine
 from feedback_assets.policy import Pinned, Section, unique_ids
 from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, kept
@@ -29,8 +30,10 @@ class ReplicateShare(Factor):
 
     def weight(self, rows: pl.LazyFrame) -> pl.Expr:
         """1 / number of rows in the same cluster, kind, task and aspect."""
-        del rows
-        return 1.0 / pl.len().over("cluster_id", "kind", pl.col("task").fill_null(""), pl.col("aspect").fill_null(""))
+        shared = repeated(rows.select(pl.col("cluster_id").hash()).collect().to_series())
+        n = pl.len().over("cluster_id", "kind", pl.col("task").fill_null(""), pl.col("aspect").fill_null(""))
+        several = rows.with_row_index("at").filter(shared).select("at", share=1.0 / n).collect()
+        return pl.lit(pl.repeat(1.0, len(shared), eager=True).scatter(several["at"], several["share"]))
 
 
 class RankingShare(Factor):
