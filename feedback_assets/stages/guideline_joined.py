@@ -3,6 +3,7 @@
 import polars as pl
 from pydantic import Field
 
+from feedback_assets.digests import repeated
 from feedback_assets.engine.engine import Engine
 from feedback_assets.policy import Section
 from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, kept
@@ -154,7 +155,7 @@ def _with_agreement(rows: pl.DataFrame, earlier: pl.LazyFrame | None) -> pl.Data
         .filter(pl.col("annotator_id").is_not_null() & pl.col("collected_at").is_not_null())
         .collect()
     )
-    several = judged.lazy().filter(pl.struct(key).hash().is_duplicated())
+    several = judged.lazy().filter(repeated(judged.get_column("item_id").hash()))
     pairs = (
         several.join(several, on=key, nulls_equal=True, suffix="_other")
         .filter(pl.col("annotator_id") != pl.col("annotator_id_other"))
