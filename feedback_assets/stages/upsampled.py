@@ -72,26 +72,31 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
             close = get_close_matches(target.column, rows.columns, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "; name a column of the record"
             raise FeedbackError(f"upsampled.targets: {target.id}: there is no column {target.column!r}{hint}")
-        before = int(rows.get_column("copies").sum())
-        copies = _copies(rows, target, section.key)
-        first = pl.when(copies > rows.get_column("copies")).then(pl.lit(place, pl.Int32))
+        held = _held(rows.lazy(), target)
+        copies = _copies(rows, target, section.key, held)
+        more = copies - rows.get_column("copies")
+        gained = _held(rows.lazy().with_columns(more).filter(more > 0), target)
+        first = pl.when(more > 0).then(pl.lit(place, pl.Int32))
         decided = pl.select(pl.coalesce(decided, first).alias("decided")).to_series()
         rows = rows.with_columns(copies)
         facts["targets"][target.id] = {
             "asked": target.shares,
-            "reached": _shares(rows, target),
-            "copies_made": int(rows.get_column("copies").sum()) - before,
+            "reached": _shares({value: weight + gained.get(value, 0) for value, weight in held.items()}, target),
+            "copies_made": int(more.sum()),
         }
     ids = dict(enumerate(target.id for target in section.targets))
     versions = dict(enumerate(target.version for target in section.targets))
     firsts = rows.with_columns(pl.lit(0, pl.Int32).alias("copy_index"))
     further = (
-        firsts.filter(pl.col("copies") > 1)
-        .with_columns(pl.int_ranges(1, pl.col("copies"), dtype=pl.Int32).alias("copy_index"))
+        rows.lazy()
+        .with_row_index("at")
+        .filter(pl.col("copies") > 1)
+        .select("at", copy_index=pl.int_ranges(1, "copies", dtype=pl.Int32))
         .explode("copy_index", empty_as_null=False)
+        .collect()
     )
     return Output(
-        pl.concat([firsts, further]),
+        pl.concat([firsts, rows[further.get_column("at")].with_columns(further.get_column("copy_index"))]),
         fates(
             rows.select("row_id", "copies", decided),
             pl.when(pl.col("copies") > 1).then(pl.lit("copied")).otherwise(pl.lit("kept")),
@@ -109,21 +114,20 @@ def _weight() -> pl.Expr:
     return (pl.col("weight") * FIXED_POINT).round().cast(pl.Int64) * pl.col("copies")
 
 
-def _held(rows: pl.DataFrame, target: Target) -> dict[str | None, int]:
+def _held(rows: pl.LazyFrame, target: Target) -> dict[str | None, int]:
     held = rows.group_by(pl.col(target.column).cast(pl.String).alias("value")).agg(_weight().sum().alias("held"))
-    return dict(held.sort("value").iter_rows())
+    return dict(held.sort("value").collect().iter_rows())
 
 
-def _shares(rows: pl.DataFrame, target: Target) -> dict[str, float]:
-    held = _held(rows, target)
+def _shares(held: dict[str | None, int], target: Target) -> dict[str, float]:
     total = sum(held.values())
     return {value: round(held.get(value, 0) / total, 6) if total else 0.0 for value in target.shares}
 
 
-def _copies(rows: pl.DataFrame, target: Target, key: str) -> pl.Series:
+def _copies(rows: pl.DataFrame, target: Target, key: str, held: dict[str | None, int]) -> pl.Series:
     """How often each row stands after this target."""
     value = pl.col(target.column).cast(pl.String)
-    multiples = {name: steady(float(times)) for name, times in _multiples(_held(rows, target), target).items()}
+    multiples = {name: steady(float(times)) for name, times in _multiples(held, target).items()}
     wanted = value.replace_strict(multiples, default=1.0, return_dtype=pl.Float64)
     draw = (
         text_id(pl.lit(key), pl.lit(target.id), pl.col("row_id"))
