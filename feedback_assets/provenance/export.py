@@ -145,18 +145,19 @@ def _text(project: Project, export: Export, realise: str, pieces: list[_Piece], 
 
 
 def _text_of_part(project: Project, export: Export, realise: str, piece: _Piece, columns: list[str]) -> list[File]:
-    parameters, part, index = {**export.pinned(), "realise": realise}, piece.content, piece.rows.select(columns)
+    parameters, part = {**export.pinned(), "realise": realise}, piece.content
     # A new weight changes what the rows are made from, and not the lines: what tells these apart is their values.
     name = digest(["index of text", piece.source, columns])
     values = project.store.recall(name)
     if values is None:
-        values = fingerprint(index)
+        values = fingerprint(piece.rows.select(columns))
         project.store.remember(name, values)
     code = code_digest("feedback_assets.exports.trl")
     made_from = digest(["export", code, part.digest, values, _shape(export, realise)])
     known = _known(project, made_from)
     if known is not None:
         return known
+    index = piece.rows.select(columns)
     try:
         told = examples(part.frame, index, parameters, realise)
     except (OSError, pl.exceptions.ComputeError):
