@@ -7,6 +7,7 @@ identical id. `circumstances` says when, where and in which files.
 import base64
 import hashlib
 import json
+from binascii import unhexlify
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -138,12 +139,14 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     with ThreadPoolExecutor(1) as beside:
         exporting = beside.submit(write_exports, project, commits)
         index = _index(project, commit)
-        told = {"rows": index.rows, "schema": list(index.schema.items())}
+        told = {"rows": index.rows, "schema": list(map(list, index.schema.items()))}
         told["fingerprints"] = [part.fingerprint for part in index.parts]
         annotations = {**_annotations(project, commit), "index": told}
         exports, written = exporting.result()
-    content = canonical_json(_content(project, commits, verdict, annotations, exports))
-    release_id = hashlib.sha256(content).hexdigest()
+    # Through JSON and back, so that the release in memory is what a reader will see; the many ids are plain already.
+    content = {**json.loads(canonical_json(_content(project, commits, verdict, exports))), "annotations": annotations}
+    as_bytes = canonical_json(content)
+    release_id = hashlib.sha256(as_bytes).hexdigest()
     for number, part in enumerate(index.parts):
         (file,) = part.files
         listed = {"digest": file.digest, "bytes": file.bytes, "rows": part.rows, "key": file.key}
@@ -162,14 +165,11 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         "idle_waivers": _idle_waivers(project, verdict, now),
         "commits": {name: {"number": entry.number, **entry.circumstances} for name, entry in commits.items()},
     }
-    data = b'{"circumstances":%b,"content":%b,"id":"%b"}' % (
-        canonical_json(circumstances),
-        content,
-        release_id.encode(),
-    )
+    beside_content = canonical_json(circumstances)
+    data = b'{"circumstances":%b,"content":%b,"id":"%b"}' % (beside_content, as_bytes, release_id.encode())
     key = f"{folder(release_id)}/manifest.json"
     if store.put(key, data):
-        value = json.loads(data)
+        value = {"id": release_id, "content": content, "circumstances": json.loads(beside_content)}
         validate(value, store.uri(key))
         made = Release(**value)
     else:  # an earlier run put it: the work is identical
@@ -186,9 +186,9 @@ def _content(
     project: Project,
     commits: Mapping[str, Commit],
     verdict: Verdict,
-    annotations: dict[str, Any],
     exports: list[dict[str, Any]],
 ) -> dict[str, Any]:
+    """All but the annotations."""
     commit = commits["training_set"]
     return {
         "format": FORMAT,
@@ -196,7 +196,6 @@ def _content(
         "policy": project.policy.pinned(),
         "gate": {"asked": verdict.asked, "opens": verdict.opens},
         "waivers": [entry.as_json() for entry in verdict.waived],
-        "annotations": annotations,
         "guidelines": _guidelines(project, commits["guidelines"]),
         "transformations": [_transformation(project, commits[entry.name]) for entry in STAGES if entry.name in commits],
         "expected": _expected(project, commit),
@@ -334,20 +333,26 @@ def unpacked(packed: str) -> list[str]:
 
 
 def _annotations(project: Project, commit: Commit) -> dict[str, Any]:
-    grouped = (
-        rows(project, commit)
+    frame = rows(project, commit).select(*GUIDED, "copies", "row_id").collect()
+    parts = commit.snapshot.tables["rows"].parts
+    # Part by part first: most groups lie in one part, and its keys take little memory.
+    of_parts = [
+        frame.lazy()
+        .slice(start, part.rows)
         .group_by(GUIDED)
-        .agg(
-            pl.len().alias("records"),
-            pl.col("copies").sum().alias("examples"),
-            pl.col("row_id").str.join("").alias("row_ids"),
-        )
+        .agg(records=pl.len(), examples=pl.col("copies").sum(), row_ids=pl.col("row_id").str.join(""))
+        for start, part in zip(accumulate((part.rows for part in parts), initial=0), parts, strict=False)
+    ]
+    grouped = (
+        pl.concat(of_parts)
+        .group_by(GUIDED)
+        .agg(pl.col("records", "examples").sum(), pl.col("row_ids").str.join(""))
         .sort(GUIDED, nulls_last=True)
         .collect()
         .to_dicts()
     )
     for group in grouped:
-        group["row_ids"] = base64.b64encode(bytes.fromhex(group["row_ids"])).decode()
+        group["row_ids"] = base64.b64encode(unhexlify(group["row_ids"])).decode()
     return {
         "records": sum(group["records"] for group in grouped),
         "examples": sum(group["examples"] for group in grouped),

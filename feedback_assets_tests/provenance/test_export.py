@@ -19,7 +19,7 @@ from feedback_assets.pipeline import STAGES
 from feedback_assets.provenance import export as module
 from feedback_assets.provenance.erase import erase
 from feedback_assets.provenance.export import write_exports
-from feedback_assets.provenance.release import Release, annotations_of, folder, release
+from feedback_assets.provenance.release import Release, annotations_of, folder, read, release, unpacked
 from feedback_assets.provenance.replay import replay
 from feedback_assets.provenance.sought import Request
 from feedback_assets_tests.provenance.votes import Votes, vote
@@ -247,6 +247,21 @@ def test_each_record_is_in_the_files_or_counted_as_left_out(weighted: Made, copi
     ties = sum('"tie"' in line for number in range(2) for line in batch(number).splitlines())
     assert weighted.exports["preferences"]["left_out"]["tie"] == ties
     assert "tie" not in weighted.exports["reward"]["left_out"]
+
+
+def test_the_annotations_of_a_batch_are_one_group_though_some_came_later(tmp_path: Path):
+    deliver(tmp_path, 0)
+    project = opened(tmp_path, realise="weights", exports=EXPORTS[:1])
+    released(project)
+    with (tmp_path / "batches" / "b0.jsonl").open("a") as file:
+        file.write(batch(1))
+    made = released(project)
+    annotated = annotations_of(project.store, made).collect()
+    assert annotated["arrival"].n_unique() == 2
+    (group,) = made.content["annotations"]["groups"]
+    assert unpacked(group["row_ids"]) == annotated["row_id"].to_list()
+    assert (group["records"], group["examples"]) == (annotated.height, annotated["copies"].sum())
+    assert made == read(project.store, made.id)
 
 
 def test_copies_stand_in_the_files_as_often_as_the_release_says(copied: Made):
