@@ -216,10 +216,8 @@ class _Passed:
     def __init__(self, rows: pl.DataFrame, expectation: Expectation) -> None:
         column = expectation.kwargs.get("column")
         if column is None:
-            counts = (
-                {"observed_value": rows.height} if expectation.type == ROW_COUNT else {"element_count": rows.height}
-            )
-            self.result = counts
+            counted = "observed_value" if expectation.type == ROW_COUNT else "element_count"
+            self.result: dict[str, Any] = {counted: rows.height}
         else:
             missing = rows.get_column(column).null_count()
             self.result = {"element_count": rows.height, "missing_count": missing, "unexpected_count": 0}
