@@ -6,7 +6,6 @@ Here is no Dagster, no file and no store: `materialize` brings the frames and wr
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 import polars as pl
@@ -75,7 +74,7 @@ class Expectation:
         named |= {*self.kwargs.get("column_list", ()), *self.kwargs.get("column_set", ())}
         return named if self.units is None else named | {self.units.column, self.units.unless}
 
-    @cached_property
+    @property
     def name(self) -> str:
         """`<type>__<column>__<id>`, without limits: an edited limit keeps the history of its check."""
         column = self.kwargs.get("column", "table")
