@@ -232,7 +232,7 @@ class LocalStore:
 
     def stands(self, key: str) -> bool:
         """Whether an object lies under `key` itself, and not another that stands for it."""
-        return os.access(f"{self.root}/{key}", os.F_OK)  # asked of hundreds: a tenth of what Path.exists takes
+        return self._lies(key)
 
     def get(self, key: str) -> bytes:
         """The bytes under `key`.
@@ -327,13 +327,17 @@ class LocalStore:
             if S_ISREG(found.st_mode):
                 yield path.relative_to(self.root).as_posix(), found.st_size, found.st_mtime
 
+    def _lies(self, key: str) -> bool:
+        """Whether there is a file or folder in this very folder; of hundreds, and ten times as fast as Path.exists."""
+        return os.access(f"{self.root}/{key}", os.F_OK)
+
     def _current(self, key: str) -> str:
         return self.erasures.current(key) if key.startswith(REDIRECTED) else key
 
     def _link(self, key: str, scratch: Path) -> bool:
         target = self.root / key
         try:
-            if not self.stands(key.rpartition("/")[0]):
+            if not self._lies(key.rpartition("/")[0]):
                 target.parent.mkdir(parents=True, exist_ok=True)
             target.hardlink_to(scratch)
         except FileExistsError:
@@ -365,7 +369,7 @@ class LocalStore:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A new file name to write to, gone afterwards."""
-        if not self.stands("tmp"):
+        if not self._lies("tmp"):
             (self.root / "tmp").mkdir(parents=True, exist_ok=True)
         path = self.root / f"tmp/{os.getpid()}-{secrets.token_hex(8)}"
         try:

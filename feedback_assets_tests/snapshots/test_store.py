@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from feedback_assets.errors import FeedbackError
+from feedback_assets.snapshots.overlay import Overlay
 from feedback_assets.snapshots.store import LocalStore
 
 
@@ -61,3 +62,11 @@ def test_names_are_sorted(store):
     for name in ("b", "a", "c"):
         store.put(f"f/{name}", b"")
     assert store.names("f") == ["a", "b", "c"]
+
+
+def test_an_overlay_writes_to_its_own_folder_what_lies_beside_objects_of_the_store_below(store):
+    store.put("commits/a/1", b"below")
+    over = Overlay(store, store.root / "hybrids")
+    assert over.put("commits/a/2", b"over")
+    assert (over.get("commits/a/1"), over.get("commits/a/2")) == (b"below", b"over")
+    assert not store.exists("commits/a/2")
