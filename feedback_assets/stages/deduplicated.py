@@ -75,40 +75,49 @@ def deduplicated(inputs: Inputs, section: DeduplicatedSection, engine: Engine) -
         FeedbackError: records without annotator id while the policy does not say what they are; text is missing.
     """
     rows = inputs.rows.collect()
+    # Beside the search what does not wait for it; beside the choice of survivors what does not ask who survives.
     with ThreadPoolExecutor(1) as beside:
         alone, shared = beside.submit(_alone, rows, section), beside.submit(_shared, rows, section)
+        again = beside.submit(_judged_again, rows)
         edges, found = _near_duplicate_items(rows, inputs, section, engine)
-    work = _ordered(rows, edges, section)
-    fate = _stars(work, edges, _resubmissions(work, rows.height, section), section)
-    tagged = _split(_clustered(rows, edges), alone.result(), shared.result(), section)
-    row_id, standing = rows.get_column("row_id"), pl.Series(fate.kept)
-    verdict = rows.select(
-        "row_id", rule=fate.rules(), into=row_id.gather(fate.into), kept=standing, dropped=pl.Series(fate.dropped)
-    )
-    decided = pl.col("rule").is_not_null()
-    ruled = dict(verdict.get_column("rule").value_counts().drop_nulls().iter_rows())
-    return Output(
-        tagged.drop("fixed"),
-        fates(
+        split = beside.submit(lambda: _split(_clustered(rows, edges), alone.result(), shared.result(), section))
+        work = _ordered(rows, edges, again.result(), section)
+        fate = _stars(work, edges, _resubmissions(work, rows.height, section), section)
+        row_id, standing, tagged = rows.get_column("row_id"), pl.Series(fate.kept), split.result()
+        sizes = beside.submit(_sizes, tagged, standing)
+        verdict = rows.select(
+            "row_id", rule=fate.rules(), into=row_id.gather(fate.into), kept=standing, dropped=pl.Series(fate.dropped)
+        )
+        decided = pl.col("rule").is_not_null()
+        told = fates(
             verdict,
             pl.when("kept").then(pl.lit("kept")).when("dropped").then(pl.lit("dropped")).otherwise(pl.lit("merged")),
             rule=pl.col("rule"),
             rule_version=pl.when(decided).then(pl.lit(section.version)),
             into=pl.when(decided & ~pl.col("dropped")).then("into"),
             copies=pl.col("kept").cast(pl.Int32),
-        ).collect(),
+        ).collect()
+    ruled = dict(verdict.get_column("rule").value_counts().drop_nulls().iter_rows())
+    return Output(
+        tagged.drop("fixed"),
+        told,
         facts={
             "rules": {rule: ruled.get(rule, 0) for rule in ("resubmission", "near-duplicate", "contradiction")},
             "contradictions": fate.contradictions,
             "rows_without_annotator": rows.get_column("annotator_id").null_count(),
             **found,
-            **_sizes(tagged, standing),
+            **sizes.result(),
         },
         stands=standing,
     )
 
 
-def _ordered(rows: pl.DataFrame, edges: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
+def _judged_again(rows: pl.DataFrame) -> pl.Series:
+    """Whether a row may be judged by the same annotator as another, the same item for the same task."""
+    return repeated(rows.select(pl.struct("item_id", "kind", "task", "aspect", "annotator_id").hash()).to_series())
+
+
+def _ordered(rows: pl.DataFrame, edges: pl.DataFrame, again: pl.Series, section: DeduplicatedSection) -> pl.DataFrame:
     """The rows that may be merged, one line each: `at` (its place), who judged, and `rank`.
 
     `rank` is 0 for the row that would survive all others. Left out are rows that no other is like: most.
@@ -124,12 +133,11 @@ def _ordered(rows: pl.DataFrame, edges: pl.DataFrame, section: DeduplicatedSecti
     unnamed = pl.format("source:{}", "source") if section.missing_annotator == "same" else alone
     named = pl.when(pl.col("annotator_id").is_null()).then(unnamed).otherwise(pl.format("id:{}", "annotator_id"))
     by = ("collected_at", "arrival", "revision", "line", "position", "row_id")
-    judged = rows.select(pl.struct("item_id", "kind", "task", "aspect", "annotator_id").hash()).to_series()
     near = pl.concat([edges.get_column("one"), edges.get_column("two").alias("one")]).unique()
     return (
         rows.lazy()
         .with_row_index("at")
-        .filter(repeated(judged) | pl.col("item_id").is_in(near.implode()))
+        .filter(again | pl.col("item_id").is_in(near.implode()))
         .select(
             "at",
             "item_id",
