@@ -1,13 +1,12 @@
 """Profiles of what is in the store: counted once a part, remembered, and merged."""
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 
 import polars as pl
 
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest
-from feedback_assets.signal.columns import signal_of
+from feedback_assets.signal.columns import signal_of, signals_of
 from feedback_assets.signal.monitor import SAMPLE_UNITS, SampleSize, effective_sample_size
 from feedback_assets.signal.profile import COUNTS, Profile, merged
 from feedback_assets.snapshots.held import Held
@@ -40,12 +39,11 @@ def _of_parts(
     keys = [digest([*whole, "part", part.fingerprint]) for part in parts]
     known = each(lambda key: _recalled(held, key), keys)
     new = {key: part for key, part, found in zip(keys, parts, known, strict=True) if found is None}
-    rows = held.rows(Table(table.schema, tuple(new.values()))).collect() if new else pl.DataFrame()
-    starts = accumulate((part.rows for part in new.values()), initial=0)
-    counted = {
-        key: signal_of(rows.slice(start, part.rows), weight, columns)
-        for (key, part), start in zip(new.items(), starts, strict=False)
-    }
+    counted: dict[str, Profile] = {}
+    if new:
+        rows = held.rows(Table(table.schema, tuple(new.values())))
+        profiles = signals_of(rows, [part.rows for part in new.values()], weight, columns)
+        counted = dict(zip(new, profiles, strict=True))
     return [found for found in known if found is not None], counted
 
 

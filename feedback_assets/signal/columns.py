@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from feedback_assets.signal.profile import Frame, Kind, Profile, Watched, profile
+from feedback_assets.signal.profile import Frame, Kind, Profile, Watched, profile, profiles
 
 IDENTITIES = ("annotator_id", "batch", "guideline_version", "guideline")
 """Columns whose values are names: a PSI over them is noise."""
@@ -102,3 +102,14 @@ def signal_of(frame: Frame, weight: str | None = None, columns: Sequence[str] = 
         FeedbackError: there is no column `weight`, or a weight is null, negative or not finite.
     """
     return profile(frame, watched(frame.lazy().collect_schema(), columns), weight)
+
+
+def signals_of(
+    frame: Frame, lengths: Sequence[int], weight: str | None = None, columns: Sequence[str] = ()
+) -> list[Profile]:
+    """The profiles of all watched columns that `frame` has, of consecutive parts with these numbers of rows.
+
+    Raises:
+        FeedbackError: as `signal_of`.
+    """
+    return profiles(frame, watched(frame.lazy().collect_schema(), columns), lengths, weight)

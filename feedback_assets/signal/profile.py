@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
 
+import numpy as np
 import polars as pl
 
 from feedback_assets.errors import FeedbackError
@@ -26,8 +27,8 @@ COUNTS = pl.Schema(
     }
 )
 """Columns of a profile's counts, which are sorted by column, value and number."""
+_PART = "\0part"
 _MASS = "\0mass"
-_PIECE = 65_536  # rows that are counted at once: with weights there can be as many counts
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,6 @@ class Watched:
     needs: tuple[str, ...]
     value: pl.Expr
     applies: pl.Expr | None = None
-
-    @cached_property
-    def cells(self) -> pl.Expr:
-        """`value` or `number` (COUNTS) and weight of each row to which the column applies."""
-        value, number = self.value, pl.lit(None, pl.Float64)
-        if self.kind == "numeric":
-            finite = self.value.cast(pl.Float64)
-            value, number = pl.lit(None), pl.when(finite.is_finite()).then(finite)
-        cells = pl.struct(value.cast(pl.String).alias("value"), number.alias("number"), pl.col(_MASS)).alias("cell")
-        return cells if self.applies is None else cells.filter(self.applies.fill_null(False))
 
 
 @dataclass(frozen=True)
@@ -132,12 +123,28 @@ def profile(frame: Frame, watched: Sequence[Watched], weight: str | None = None)
     Raises:
         FeedbackError: there is no column `weight`, or a weight is null, negative or not finite.
     """
+    (found,) = profiles(frame, watched, [frame.lazy().select(pl.len()).collect().item()], weight)
+    return found
+
+
+def profiles(
+    frame: Frame, watched: Sequence[Watched], lengths: Sequence[int], weight: str | None = None
+) -> list[Profile]:
+    """The profile of each of the consecutive parts of `frame` with these numbers of rows, counted in one go.
+
+    Raises:
+        FeedbackError: as `profile`.
+    """
     there = _there(frame, watched)
     rows, mass = records(frame, [name for entry in there for name in entry.needs], weight)
+    part = pl.Series(_PART, np.repeat(np.arange(len(lengths)), lengths))
+    if rows.height < len(part):
+        part = part.filter(_firsts(frame.lazy()))
     mass = pl.repeat(UNIT, rows.height, dtype=pl.Int64, eager=True) if mass is None else mass
-    rows = rows.with_columns(mass.alias(_MASS))
-    starts = range(0, max(rows.height, 1), _PIECE) if there else ()
-    return merged([_counted(rows.slice(start, _PIECE), there) for start in starts])
+    counts = _counted(rows.hstack([part, mass.alias(_MASS)]), there)
+    by_part = counts.partition_by(_PART, as_dict=True, include_key=False, maintain_order=True)
+    nothing = counts.clear().drop(_PART)
+    return [_profile(by_part.get((place,), nothing), there) for place in range(len(lengths))]
 
 
 def _there(frame: Frame, watched: Sequence[Watched]) -> list[Watched]:
@@ -145,27 +152,36 @@ def _there(frame: Frame, watched: Sequence[Watched]) -> list[Watched]:
     return [entry for entry in watched if all(name in schema for name in entry.needs)]
 
 
-def _counted(rows: pl.DataFrame, there: Sequence[Watched]) -> Profile:
+def _counted(rows: pl.DataFrame, there: Sequence[Watched]) -> pl.DataFrame:
+    """COUNTS of each part and the sum of squared weights (`squares`, Int128), sorted."""
     wide = pl.col(_MASS).cast(pl.Int128)
-    found = (
-        rows.lazy()
-        .select(entry.cells.value_counts(name="rows").implode().alias(entry.name) for entry in there)
-        .unpivot(variable_name="column", value_name="cell")
-        .explode("cell", empty_as_null=False)
-        .unnest("cell")
-        .unnest("cell")
-        .group_by("column", "value", "number")
-        .agg(
-            pl.col("rows").sum().cast(pl.Int64),
-            (pl.col(_MASS) * pl.col("rows")).sum().alias("mass"),
-            (wide * wide * pl.col("rows")).sum().alias("squares"),
+    found = []
+    for entry in there:
+        chosen = rows.lazy() if entry.applies is None else rows.lazy().filter(entry.applies.fill_null(False))
+        if entry.kind == "numeric":
+            number = entry.value.cast(pl.Float64)
+            name, other, value = "number", "value", pl.when(number.is_finite()).then(number)
+        else:
+            name, other, value = "value", "number", entry.value.cast(pl.String)
+        found.append(
+            chosen.select(_PART, _MASS, value.alias(name))
+            .group_by(_PART, name)
+            .agg(
+                pl.len().cast(pl.Int64).alias("rows"),
+                pl.col(_MASS).sum().alias("mass"),
+                (wide * wide).sum().alias("squares"),
+            )
+            .with_columns(pl.lit(entry.name).alias("column"), pl.lit(None, COUNTS[other]).alias(other))
+            .select(_PART, *COUNTS, "squares")
         )
-        .sort("column", "value", "number")
-        .collect()
-    )
-    squares = dict(found.group_by("column").agg(pl.col("squares").sum()).iter_rows())
+    empty = pl.DataFrame(schema={_PART: pl.Int64, **COUNTS, "squares": pl.Int128})
+    return pl.concat([empty, *pl.collect_all(found)]).sort(_PART, "column", "value", "number")
+
+
+def _profile(counts: pl.DataFrame, there: Sequence[Watched]) -> Profile:
+    squares = dict(counts.group_by("column").agg(pl.col("squares").sum()).iter_rows())
     return Profile(
-        found.select(COUNTS.names()),
+        counts.select(COUNTS.names()),
         {entry.name: entry.kind for entry in there},
         {entry.name: int(squares.get(entry.name, 0)) for entry in there},
     )
