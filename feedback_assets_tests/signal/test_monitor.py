@@ -12,7 +12,7 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import load
 from feedback_assets.record import SCHEMA
 from feedback_assets.signal.clusters import size_in
-from feedback_assets.signal.columns import MONITORED, signal_of
+from feedback_assets.signal.columns import MONITORED, signal_of, signals_of
 from feedback_assets.signal.comparisons import Sizes, baseline_drift, drift_between
 from feedback_assets.signal.losses import LOST, GroupLoss, heavy_losses, loss_by_annotator, loss_by_group
 from feedback_assets.signal.monitor import distribution, effective_sample_size, identity_changes
@@ -241,7 +241,8 @@ def test_the_parts_of_copied_and_weighted_records_add_up_to_the_whole(rows, cut)
         weight=pl.Series([w / 3 for _, w, _ in rows]), copies=pl.Series([n for _, _, n in rows], dtype=pl.Int32)
     )
     frame = frame.with_columns(copy_index=pl.int_ranges(0, "copies", dtype=pl.Int32)).explode("copy_index")
-    whole, parts = signal_of(frame, "weight"), [signal_of(part, "weight") for part in (frame[:cut], frame[cut:])]
+    lengths = [min(cut, frame.height), frame.height - min(cut, frame.height)]
+    whole, parts = signal_of(frame, "weight"), signals_of(frame, lengths, "weight")
     assert merged(parts).counts.equals(whole.counts)
     assert dict(merged(parts).squares) == dict(whole.squares)
     held: dict[str, int] = {}
