@@ -336,9 +336,9 @@ class LocalStore:
 
     def _link(self, key: str, scratch: Path) -> bool:
         target = self.root / key
+        if not self._lies(key.rpartition("/")[0]):
+            target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if not self._lies(key.rpartition("/")[0]):
-                target.parent.mkdir(parents=True, exist_ok=True)
             target.hardlink_to(scratch)
         except FileExistsError:
             return False
