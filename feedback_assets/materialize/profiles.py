@@ -67,7 +67,7 @@ def profile_of_arrivals(held: Held, table: Table, arrivals: Sequence[int], colum
         return known or _kept(held, {key: signal_of(rows, None, columns)})[key]
 
     found = [profile_of(held, Table(table.schema, tuple(whole)), None, columns)] if whole else []
-    return found[0] if found and not partly else merged([*found, *each(lambda one: counted(*one), partly)])
+    return merged([*found, *each(lambda one: counted(*one), partly)])
 
 
 def _recalled(held: Held, key: str) -> Profile | None:
