@@ -18,7 +18,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.digests import canonical_json, digest, file_digest, schema_of
+from feedback_assets.digests import ID_CHARS, canonical_json, digest, file_digest, schema_of
 from feedback_assets.errors import FeedbackError, Refused
 from feedback_assets.exports.card import CARD, card
 from feedback_assets.materialize.commit import Commit
@@ -142,19 +142,19 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
         told = {"rows": index.rows, "schema": list(map(list, index.schema.items()))}
         told["fingerprints"] = [part.fingerprint for part in index.parts]
         annotations = {**_annotations(project, commit), "index": told}
+        listed = canonical_json(annotations)
         exports, written = exporting.result()
     # Through JSON and back, so that the release in memory is what a reader will see; the many ids are plain already.
-    content = {**json.loads(canonical_json(_content(project, commits, verdict, exports))), "annotations": annotations}
-    as_bytes = canonical_json(content)
+    others = canonical_json(_content(project, commits, verdict, exports))
+    content = {"annotations": annotations, **json.loads(others)}
+    as_bytes = b'{"annotations":%b,%b' % (listed, others[1:])
     release_id = hashlib.sha256(as_bytes).hexdigest()
     for number, part in enumerate(index.parts):
         (file,) = part.files
-        listed = {"digest": file.digest, "bytes": file.bytes, "rows": part.rows, "key": file.key}
-        written.append((f"{ANNOTATIONS}/part-{number:05d}.parquet", listed))
-    files = []
-    for path, entry in written:
-        store.put_again(entry["key"], f"{folder(release_id)}/{path}")
-        files.append({"path": path, **{key: entry[key] for key in ("digest", "bytes", "rows")}})
+        entry = {"digest": file.digest, "bytes": file.bytes, "rows": part.rows, "key": file.key}
+        written.append((f"{ANNOTATIONS}/part-{number:05d}.parquet", entry))
+    store.put_again({f"{folder(release_id)}/{path}": entry["key"] for path, entry in written})
+    files = [{"path": path, **{key: entry[key] for key in ("digest", "bytes", "rows")}} for path, entry in written]
     files += _cards(store, release_id, project.policy.project, exports)
     circumstances = {
         "run_id": run_id,
@@ -168,11 +168,10 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     beside_content = canonical_json(circumstances)
     data = b'{"circumstances":%b,"content":%b,"id":"%b"}' % (beside_content, as_bytes, release_id.encode())
     key = f"{folder(release_id)}/manifest.json"
-    if store.put(key, data):
-        value = {"id": release_id, "content": content, "circumstances": json.loads(beside_content)}
-        validate(value, store.uri(key))
-        made = Release(**value)
-    else:  # an earlier run put it: the work is identical
+    value = {"id": release_id, "content": content, "circumstances": json.loads(beside_content)}
+    validate(value, store.uri(key))
+    made = Release(**value)
+    if not store.put(key, data):  # an earlier run put it: the work is identical
         data = store.get(key)
         made = _manifest(store, key, data)
     if signing_key() is not None:
@@ -333,26 +332,21 @@ def unpacked(packed: str) -> list[str]:
 
 
 def _annotations(project: Project, commit: Commit) -> dict[str, Any]:
-    frame = rows(project, commit).select(*GUIDED, "copies", "row_id").collect()
-    parts = commit.snapshot.tables["rows"].parts
-    # Part by part first: most groups lie in one part, and its keys take little memory.
-    of_parts = [
-        frame.lazy()
-        .slice(start, part.rows)
-        .group_by(GUIDED)
-        .agg(records=pl.len(), examples=pl.col("copies").sum(), row_ids=pl.col("row_id").str.join(""))
-        for start, part in zip(accumulate((part.rows for part in parts), initial=0), parts, strict=False)
+    frame = rows(project, commit).select(*GUIDED, "copies", "row_id").collect().rechunk()
+    # Most rows are of the group of the row before: runs are grouped, and ids are taken from one text of all.
+    runs = frame.select(GUIDED).to_struct("value").rle().struct.unnest().unnest("value")
+    groups = runs.group_by(GUIDED).agg(pl.col("len").sum().alias("records")).sort(GUIDED, nulls_last=True)
+    found = runs.join(groups.with_row_index("at"), on=GUIDED, how="left", nulls_equal=True, maintain_order="left")
+    told = frame.select(found.select(pl.col("at").repeat_by("len").explode()).to_series(), "copies", "row_id")
+    if not told.get_column("at").is_sorted():
+        told = told.sort("at", maintain_order=True)
+    ids = memoryview(unhexlify(told.get_column("row_id").str.join("").item()))
+    examples = told.group_by("at", maintain_order=True).agg(pl.col("copies").sum()).get_column("copies")
+    ends = [end * ID_CHARS // 2 for end in accumulate(groups.get_column("records"), initial=0)]
+    grouped = [
+        {**group, "examples": copies, "row_ids": base64.b64encode(ids[start:end]).decode()}
+        for group, copies, start, end in zip(groups.to_dicts(), examples, ends[:-1], ends[1:], strict=True)
     ]
-    grouped = (
-        pl.concat(of_parts)
-        .group_by(GUIDED)
-        .agg(pl.col("records", "examples").sum(), pl.col("row_ids").str.join(""))
-        .sort(GUIDED, nulls_last=True)
-        .collect()
-        .to_dicts()
-    )
-    for group in grouped:
-        group["row_ids"] = base64.b64encode(unhexlify(group["row_ids"])).decode()
     return {
         "records": sum(group["records"] for group in grouped),
         "examples": sum(group["examples"] for group in grouped),

@@ -7,7 +7,7 @@ What an erasure took away goes from the copies, too: on this machine at once, on
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -115,10 +115,15 @@ class S3Store:
             self.here.keep(key, scratch)
         return put
 
-    def put_again(self, key: str, to: str) -> bool:
-        """See `Store`."""
+    def put_again(self, names: Mapping[str, str]) -> None:
+        """See `Store`; side by side."""
         self._conditions_hold  # noqa: B018
-        return not self.stands(to) and self.bucket.copy(self._current(key), to)
+
+        def copy(name: str) -> None:
+            if not self.stands(name):
+                self.bucket.copy(self._current(names[name]), name)
+
+        list(self._pool.map(copy, names))
 
     def replace(self, key: str, data: bytes | Path) -> bool:
         """See `Store`."""

@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -114,8 +114,8 @@ class Store(Protocol):
         """
         ...
 
-    def put_again(self, key: str, to: str) -> bool:
-        """Put the object under `key` under `to`, too, if nothing is there; True if it was put now."""
+    def put_again(self, names: Mapping[str, str]) -> None:
+        """Put objects under further names, where nothing is there: `names` gives by name the key of the object."""
         ...
 
     def replace(self, key: str, data: bytes | Path) -> bool:
@@ -279,9 +279,12 @@ class LocalStore:
         self._unsettled.append(_SYNCING.submit(_sync, self.path(key)))
         return put
 
-    def put_again(self, key: str, to: str) -> bool:
+    def put_again(self, names: Mapping[str, str]) -> None:
         """See `Store`."""
-        return self.put_file(to, self.path(key))
+        for name, key in names.items():
+            self._link(name, self.path(key))
+        for folder in dict.fromkeys(name.rpartition("/")[0] for name in names):
+            self._unsettled.append(_SYNCING.submit(_sync, self.root / folder))
 
     def keep(self, key: str, scratch: Path) -> None:
         """Put a copy of what another store has under `key`."""
