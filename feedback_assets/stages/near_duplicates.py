@@ -173,11 +173,15 @@ def candidates(
     if earlier:
         history = pl.concat(earlier).collect()
         texts = history.get_column("text")
-        signed = signed.filter(~pl.col("text").is_in(texts.implode()))
-        first = texts.is_first_distinct()
-        shared = history.select(pl.col(band).is_in(signed.get_column(band).implode()) & first for band in bands)
-        old = history.with_columns(step=pl.lit(-1, pl.Int64))
-        met = [old.select("text", "step", keys=band).filter(shared.get_column(band)) for band in bands]
+        known = texts.filter(texts.is_in(signed.get_column("text").implode()))
+        signed = signed.filter(~pl.col("text").is_in(known.implode()))
+        met = []
+        for band in bands:
+            keys = history.get_column(band)
+            at = keys.is_in(signed.get_column(band).implode()).arg_true()
+            members = pl.DataFrame({"text": texts.gather(at), "keys": keys.gather(at)})
+            met.append(members.unique("text", keep="first", maintain_order=True))
+        met = [members.select("text", pl.lit(-1, pl.Int64).alias("step"), "keys") for members in met]
     else:
         met = []
     members = pl.concat([*met, *(signed.select("text", "step", keys=band) for band in bands)])
