@@ -51,9 +51,22 @@ def text_digest(text: pl.Expr) -> pl.Expr:
 
 
 def repeated(hashes: pl.Series) -> pl.Series:
-    """Whether each hash stands more than once. Few do: then sorting takes half as long as counting."""
-    ordered = hashes.sort()
-    return hashes.is_in(ordered.filter(ordered == ordered.shift()).unique().implode())
+    """Whether each of `hashes` (UInt64, no nulls) stands more than once; few do.
+
+    NumPy sorts numbers with the widest instructions of the processor: counting them takes more than twice as long.
+    """
+    import numpy as np
+
+    ordered = np.sort(hashes.to_numpy())
+    return hashes.is_in(pl.Series(np.unique(ordered[1:][ordered[1:] == ordered[:-1]])).implode())
+
+
+def distinct(hashes: pl.Series) -> int:
+    """How many different `hashes` (UInt64, no nulls) there are."""
+    import numpy as np
+
+    ordered = np.sort(hashes.to_numpy())
+    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + bool(len(ordered))
 
 
 def schema_of(frame: pl.DataFrame | pl.LazyFrame) -> dict[str, str]:

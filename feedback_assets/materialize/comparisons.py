@@ -7,7 +7,7 @@ All are made of profiles, which are merged from parts; rows are read again only 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -37,6 +37,8 @@ NOTHING = {NULL: 1.0}
 """The distribution of a column that has no value in any row."""
 Said = tuple[str, Mapping[str, tuple[float | None, str | None]], Mapping[str, str]]
 """Of a stage by column: the PSI against the baseline, and a value that fell; and what moved it against the input."""
+Fates = Callable[[], pl.DataFrame]
+"""Gives the fates of the rows that came: most stages need not read them."""
 EXPLAINED = 6
 """As many columns are explained, those that moved most; a cause shows in several."""
 
@@ -102,7 +104,7 @@ class Compared:
 
 
 def transformation(
-    compared: Compared, before: Side, fates: pl.DataFrame, section: Any, decided: Sequence[float]
+    compared: Compared, before: Side, fates: Fates, section: Any, decided: Sequence[float]
 ) -> list[ColumnDrift]:
     """The output against the input: each column that moved with the rule, factor or target that moved it."""
     sizes = compared.effective(before, alike=True)
@@ -115,7 +117,7 @@ def transformation(
 
 
 def _why_transformed(
-    compared: Compared, before: Side, fates: pl.DataFrame, section: Any, entry: ColumnDrift
+    compared: Compared, before: Side, fates: Fates, section: Any, entry: ColumnDrift
 ) -> attribution.Cause | None:
     column, drift, after = compared.columns[entry.name], entry.drift, compared.after
     if drift is None:
@@ -129,7 +131,7 @@ def _why_transformed(
         return attribution.by_factor(rows, drift, moved, factors)
     if "copy_index" in before.schema:
         return None
-    told = fates.select(
+    told = fates().select(
         "row_id",
         pl.col("fate").alias("_fate"),
         pl.col("rule").alias("_rule"),
@@ -258,13 +260,13 @@ def approved(project: Project) -> dict[str, Any]:
 def takers(
     compared: Compared,
     before: pl.LazyFrame,
-    fates: pl.DataFrame,
+    fates: Fates,
     losses: Sequence[GroupLoss],
 ) -> dict[str, str]:
     """By `column=value`, for the first of `losses`: which rule took how many of their rows."""
     found = {}
-    gone = fates.lazy().filter(pl.col("fate").is_in(LOST))
     for loss in losses[:EXPLAINED]:
+        gone = fates().lazy().filter(pl.col("fate").is_in(LOST))
         group = compared.columns[loss.column]
         rows = before if group.applies is None else before.filter(group.applies.fill_null(value=False))
         theirs = rows.filter(group.value.cast(pl.String).fill_null(NULL) == loss.value).select("row_id").unique()

@@ -5,18 +5,20 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import polars as pl
 
-from feedback_assets.checks.conservation import conservation, counted, distinct
+from feedback_assets.checks.conservation import all_kept, conservation, counted
 from feedback_assets.checks.drift import SHOWN, drift_check, drifts_check, limit_check, loss_check
 from feedback_assets.checks.expectations import run_suite
 from feedback_assets.checks.result import CheckResult, Kind, Status
 from feedback_assets.code_version import code_digest
-from feedback_assets.digests import canonical_json, digest
+from feedback_assets.digests import canonical_json, digest, distinct
 from feedback_assets.materialize.comparisons import (
     Compared,
+    Fates,
     Said,
     Side,
     baseline,
@@ -46,7 +48,8 @@ DIGITS = 9  # floats are rounded before they are digested: the last bits differ 
 class Examined:
     """A snapshot beside what it was made from: `before` is the upstream stage's, None at the start of the graph.
 
-    For a release `decided` holds the chances of all that was decided behind it, and `since` what was said behind it.
+    `kept` says that the stage passed every row on as it came, so that nobody needs to read the fates. For a release
+    `decided` holds the chances of all that was decided behind it, and `since` what was said behind it.
     """
 
     stage: Stage
@@ -54,6 +57,7 @@ class Examined:
     before: Snapshot | None
     weight_before: str | None
     after: Snapshot
+    kept: bool = False
     decided: tuple[float, ...] = ()
     since: tuple[Said, ...] = ()
 
@@ -140,20 +144,15 @@ def _signals(
     project: Project, examined: Examined, monitoring: Monitoring, required: dict[str, Required]
 ) -> tuple[dict[str, Any], list[CheckResult]]:
     store, stage, table = project.store, examined.stage, examined.after.tables["rows"]
-    fates = project.held.rows(examined.after.tables["fates"]).collect()
-    after = project.held.rows(table)
     columns = monitoring.counted_columns
     came = examined.before.tables["rows"] if examined.before else None
 
-    def conserved() -> CheckResult:
-        if came is None:
-            return _intake_conserves(after, fates)
-        ids = project.held.rows(came).select([name for name in ("row_id", "copy_index") if name in came.schema])
-        stands = after.select([name for name in ("row_id", "copy_index", "parents") if name in table.schema])
-        return conservation(ids, stands, fates)
+    @cache
+    def fates() -> pl.DataFrame:
+        return project.held.rows(examined.after.tables["fates"]).collect()
 
     with ThreadPoolExecutor(1) as beside:
-        checked = beside.submit(conserved)
+        checked = beside.submit(_conserved, project, examined, fates)
         seen = profile_of(project.held, table, stage.weight, columns)
         sizes, results = sizes_of(project.held, table, stage.weight, came, seen), [checked.result()]
     quoting = may_quote(examined.policy)
@@ -176,7 +175,7 @@ def _signals(
         rows = project.held.rows(came.records)
         known = profile_of(project.held, came, examined.weight_before, columns)
         before = Side(rows, examined.weight_before, known)
-        lost = lost_of(rows, fates, LOST)
+        lost = None if examined.kept else lost_of(rows, fates(), LOST)
         drifts = transformation(compared, before, fates, examined.policy.section(stage.name), examined.decided)
         losses = loss_by_group(before.profile, lost)
         found["drift"] = [entry.as_json(brief=True) for entry in drifts]
@@ -235,6 +234,18 @@ def _nameless(change: dict[str, Any]) -> dict[str, Any]:
         return change
     examples = {key: [nameless(value) for value in change[key]] for key in ("new_examples", "vanished_examples")}
     return {**change, **examples, "largest": nameless(change["largest"])}
+
+
+def _conserved(project: Project, examined: Examined, fates: Fates) -> CheckResult:
+    table, before = examined.after.tables["rows"], examined.before
+    if before is None:
+        return _intake_conserves(project.held.rows(table), fates())
+    if examined.kept:
+        return all_kept(table.rows)
+    came = before.tables["rows"]
+    ids = project.held.rows(came).select([name for name in ("row_id", "copy_index") if name in came.schema])
+    wanted = [name for name in ("row_id", "copy_index", "parents") if name in table.schema]
+    return conservation(ids, project.held.rows(table).select(wanted), fates())
 
 
 def _intake_conserves(after: pl.LazyFrame, fates: pl.DataFrame) -> CheckResult:

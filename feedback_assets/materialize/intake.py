@@ -349,7 +349,7 @@ def _block(
         [arrival, *(part.fingerprint for name in ("rows", "quarantine") for part in taken[arrival].tables[name].parts)]
         for arrival in block
     ]
-    told = [unusual.filter(here), retracted.filter(here)]
+    told = [said if said.is_empty() else said.filter(here) for said in (unusual, retracted)]
     said = [fingerprint(one) if one.height else None for one in told]
     key = digest(["block", code_digest("feedback_assets.stages.ingested"), parts, *said, *silent])
     known = memo.get(key)

@@ -19,6 +19,7 @@ from feedback_assets.materialize.comparisons import against_previous
 from feedback_assets.materialize.environment import environment
 from feedback_assets.materialize.examine import Examined, examine
 from feedback_assets.materialize.intake import Taken, read_batches, read_registry
+from feedback_assets.materialize.kept import all_kept
 from feedback_assets.materialize.project import Project
 from feedback_assets.pipeline import stage, upstream
 from feedback_assets.policy import Pinned, Section
@@ -118,9 +119,10 @@ def _materialize(
         snapshot = compute(project, asset, inputs)
         rows_in = inputs[entry.inputs[0]].snapshot.tables["rows"].rows
     computed = time.perf_counter()
+    examined = _examined(project, entry, inputs, snapshot)
     with ThreadPoolExecutor(1) as beside:
-        around, counting = beside.submit(environment), beside.submit(_counted, project, snapshot)
-        examined = examine(project, _examined(project, entry, inputs, snapshot))
+        around, counting = beside.submit(environment), beside.submit(_counted, project, examined)
+        found = examine(project, examined)
     content = {
         "asset": asset,
         "data_version": snapshot.data_version,
@@ -140,7 +142,7 @@ def _materialize(
             }
             for name, table in snapshot.tables.items()
         },
-        **examined,
+        **found,
     }
     circumstances = {
         "run_id": run_id,
@@ -281,7 +283,7 @@ def _remembered(project: Project, entry: Stage, section: Section, key: str, besi
             rows = _in_order(rows)
         made = write_rows(project.store, rows, came, primary, stands)
         if entry.scope == "whole":
-            project.held.keep(made, rows)
+            project.held.keep(made.records, rows)
         return made
 
     writing = [written, lambda: write_fates(project.store, output.fates, came, primary)]
@@ -302,9 +304,8 @@ def _remembered(project: Project, entry: Stage, section: Section, key: str, besi
 
 
 def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
-    """Records in the order of arrival, line and position, then copies: the same whatever a join or a thread did."""
-    place = [pl.col(name) for name in ("arrival", "line", "position", "row_id") if name in rows.columns]
-    order = [pl.col("copy_index") > 0, *place, pl.col("copy_index")] if "copy_index" in rows.columns else place
+    """Records in the order of arrival, line and position: the same whatever a join or a thread did."""
+    order = [pl.col(name) for name in ("arrival", "line", "position", "row_id") if name in rows.columns]
     rises, same = pl.lit(False), pl.lit(True)
     for key in order:
         rises = rises | (same & (key > key.shift()))
@@ -320,6 +321,7 @@ def _examined(project: Project, entry: Stage, inputs: Mapping[str, Commit], snap
         before=before.snapshot if before else None,
         weight_before=stage(before.asset).weight if before else None,
         after=snapshot,
+        kept=before is not None and all_kept(project.held, before.snapshot, snapshot),
         **_behind(project, inputs if entry.name == "training_set" else {}),
     )
 
@@ -340,10 +342,13 @@ def _behind(project: Project, inputs: Mapping[str, Commit]) -> dict[str, Any]:
     }
 
 
-def _counted(project: Project, snapshot: Snapshot) -> list[dict[str, Any]]:
-    if "fates" not in snapshot.tables:
+def _counted(project: Project, examined: Examined) -> list[dict[str, Any]]:
+    tables = examined.after.tables
+    if examined.kept:
+        return [{"fate": "kept", "rule": None, "rule_version": None, "rows": tables["rows"].rows}]
+    if "fates" not in tables:
         return []
-    return counted(project.held.rows(snapshot.tables["fates"]), "fate", "rule", "rule_version").to_dicts()
+    return counted(project.held.rows(tables["fates"]), "fate", "rule", "rule_version").to_dicts()
 
 
 def pinned_entries(section: Section) -> dict[str, Pinned]:

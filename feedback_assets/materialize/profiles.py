@@ -6,6 +6,7 @@ import polars as pl
 
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest
+from feedback_assets.materialize.kept import went_on
 from feedback_assets.signal.columns import signal_of, signals_of
 from feedback_assets.signal.monitor import SAMPLE_UNITS, SampleSize, effective_sample_size
 from feedback_assets.signal.profile import COUNTS, Profile, merged
@@ -109,18 +110,11 @@ def sizes_of(held: Held, table: Table, weight: str | None, came: Table | None, s
         units = [column for _, column in SAMPLE_UNITS if column in table.schema]
         return digest(["sizes", weight, units, [part.fingerprint for part in of.parts]])
 
-    same = weight is None and came is not None and _went_on(came, table)
+    same = weight is None and came is not None and went_on(came, table)
     known = held.value(key(came)) if came is not None and same else None
     found = known or effective_sample_size(held.rows(table.records), weight, seen)
     held.keep_value(key(table), found)
     return found
-
-
-def _went_on(came: Table, table: Table) -> bool:
-    """Whether `table` has the same rows as `came`, with further columns beside them or none."""
-    return len(came.parts) == len(table.parts) and all(
-        part.files == after.files[: len(part.files)] for part, after in zip(came.parts, table.parts, strict=True)
-    )
 
 
 def lost_of(rows: pl.LazyFrame, fates: pl.DataFrame, lost: Sequence[str]) -> Profile | None:

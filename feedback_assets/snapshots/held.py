@@ -46,19 +46,16 @@ class Held:
 
     def keep(self, table: Table, rows: pl.DataFrame) -> None:
         """Hold `rows`, which were written as `table`."""
-        if table.further.parts and table.records.parts:  # apart, because most ask for the records only
-            self.keep(table.records, rows.head(table.records.rows))
-            self.keep(table.further, rows.slice(table.records.rows))
-        elif table.bytes <= HELD_BYTES:
+        if table.bytes <= HELD_BYTES:
             if len(set(rows.n_chunks("all"))) > 1:  # columns cut at different places are cut anew by each operation
                 rows = rows.rechunk()
             with self._lock:
                 self._keep(table, rows)
 
     def rows(self, table: Table) -> pl.LazyFrame:
-        """The rows of `table`, from memory where they fit."""
+        """The rows of `table`, from memory where they fit; of further copies few columns are asked for, once."""
         if table.further.parts and table.records.parts:
-            return pl.concat([self.rows(table.records), self.rows(table.further)])
+            return pl.concat([self.rows(table.records), scan(self.store, table.further)])
         if table.bytes > HELD_BYTES:
             return scan(self.store, table)
         with self._lock:

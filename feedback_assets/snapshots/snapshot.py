@@ -6,8 +6,8 @@ writes what is new and keeps the rest. Two digests stand beside each file: `fing
 which the data version is made; and `digest`, of its bytes, which names the file and is what `verify` recomputes.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -240,18 +240,14 @@ def write_rows(
     """Write what a stage made of the rows `came`, which are the table `before`: only what is new.
 
     A part of `before` whose rows all stand keeps its files; one that lost rows is written without them, once for the
-    same rows. Columns that the stage added go into a file beside it. Further copies of a row (`copy_index` above 0) are
-    in parts of their own, after all others. `stands` says which of the rows that came they are, where that is known and
-    no column of theirs was rewritten: then nothing is compared.
+    same rows. Columns that the stage added go into a file beside it. Where the rows have a `copy_index`, which is 0,
+    further ones of a row that has several `copies` are written, too, in parts of their own after all others. `stands`
+    says which of the rows that came they are, where that is known and no column of theirs was rewritten: then nothing
+    is compared.
     """
-    firsts, copies = rows, rows.clear()
-    if "copy_index" in rows.columns:
-        further = rows.get_column("copy_index") > 0
-        records = rows.height - int(further.sum())
-        rows = rows if further.is_sorted() else pl.concat([rows.filter(~further), rows.filter(further)])
-        firsts, copies = rows.head(records), rows.slice(records)
-    parts = _write_records(store, firsts, came, before, stands)
-    return Table(schema_of(rows), (*parts, *_write_copies(store, copies, firsts, parts)))
+    parts = _write_records(store, rows, came, before, stands)
+    further = _write_copies(store, rows, parts) if "copy_index" in rows.columns else []
+    return Table(schema_of(rows), (*parts, *further))
 
 
 def _write_records(
@@ -288,62 +284,66 @@ def _write_records(
     return each(written, left or pieces[:1])
 
 
-def _write_copies(store: Store, copies: pl.DataFrame, firsts: pl.DataFrame, parts: Sequence[Part]) -> list[Part]:
-    """Write further copies of `firsts`, those of COPIED_TOGETHER of its `parts` in one.
+def _write_copies(store: Store, rows: pl.DataFrame, parts: Sequence[Part]) -> list[Part]:
+    """Write further copies of `rows`, which are `parts`, those of COPIED_TOGETHER parts in one.
 
-    Where they are true copies, these parts and the places in them determine a file: that of earlier arrivals stays.
+    These determine them: the copies of earlier arrivals stay in the files that they lie in.
     """
-    if copies.is_empty():
-        return []
-    again = firsts.select(pl.col("copies") - 1 if "copies" in firsts.columns else pl.lit(0)).to_series()
-    at = pl.Series(np.repeat(np.arange(firsts.height), again.to_numpy()))
-    columns = [name for name in copies.columns if name != "copy_index"]
-    if len(at) != copies.height or not all(_alike(copies[name], firsts[name].gather(at)) for name in columns):
-        return [replace(part, further=True) for part in write_table(store, copies).parts]
     blocks = [parts[start : start + COPIED_TOGETHER] for start in range(0, len(parts), COPIED_TOGETHER)]
-    starts = pl.Series([0, *accumulate(sum(part.rows for part in block) for block in blocks)][:-1], dtype=at.dtype)
-    of = (starts.search_sorted(at, side="right") - 1).alias("of")
-    cut = pl.DataFrame({"index": copies["copy_index"], "at": at - starts.gather(of)})
-    lengths = of.rle().struct.field("len").to_list()
+    starts = accumulate((sum(part.rows for part in block) for block in blocks), initial=0)
 
-    def written(start: int, rows: int) -> Part:
-        frame, originals = copies.slice(start, rows), [part.fingerprint for part in blocks[of[start]]]
-        name = ["copies", originals, fingerprint(cut.slice(start, rows))]
-        return Part(rows, (written_once(store, name, frame),), _arrivals(frame), further=True)
+    def written(start: int, block: Sequence[Part]) -> Part | None:
+        mine = rows.slice(start, sum(part.rows for part in block))
+        again = mine.select("arrival", "copies").filter(pl.col("copies") > 1)
+        if again.is_empty():
+            return None
+        name = ["copies", [part.fingerprint for part in block]]
+        file = written_once(store, name, lambda: further_copies(mine))
+        return Part(int((again["copies"] - 1).sum()), (file,), _arrivals(again), further=True)
 
-    return each(lambda piece: written(*piece), zip(accumulate(lengths, initial=0), lengths, strict=False))
+    found = each(lambda block: written(*block), zip(starts, blocks, strict=False))
+    return [part for part in found if part is not None]
+
+
+def further_copies(rows: pl.DataFrame) -> pl.DataFrame:
+    """Of each of `rows`, one after the other, as many further ones as its `copies` ask for; `copy_index` from 1."""
+    again = rows.get_column("copies").to_numpy() - 1
+    index = np.arange(1, again.sum() + 1) - np.repeat(np.cumsum(again) - again, again)
+    return rows[np.repeat(np.arange(rows.height), again)].with_columns(pl.Series("copy_index", index, pl.Int32))
 
 
 def write_fates(store: Store, fates: pl.DataFrame, came: pl.DataFrame, before: Table) -> Table:
-    """Write the fates of the rows `came`, which are the table `before`, part by part; further copies have none.
+    """Write the fates of the rows `came`, which are the table `before`, part by part.
 
     The ids of a part's rows lie in a file of their own, which all stages share; what became of them stands beside it.
     """
-    ends = list(accumulate(part.rows for part in before.parts))
-    row_id = came.get_column("row_id").head(fates.height)
-    if fates.height not in ends or not _alike(fates.get_column("row_id"), row_id):
+    if not _alike(fates.get_column("row_id"), came.get_column("row_id")):
         return write_table(store, fates)
-    ends = ends[: ends.index(fates.height) + 1]
-    starts = [0, *ends[:-1]]
+    starts = accumulate((part.rows for part in before.parts), initial=0)
     ids, told = fates.select("row_id"), fates.drop("row_id")
+    all_alike = _told_alike(told)
 
-    def written(place: int) -> Part:
-        part, start = before.parts[place], starts[place]
+    def written(part: Part, start: int) -> Part:
         of_ids = written_once(store, ["ids", part.fingerprint], ids.slice(start, part.rows))
         mine = told.slice(start, part.rows)
-        alike = mine.select(pl.all_horizontal(pl.all().eq_missing(pl.all().first())).all()).item()  # as if all are kept
-        name = ["told alike", list(schema_of(mine).items()), mine.row(0), part.rows] if alike and part.rows else None
+        alike = part.rows and (all_alike or _told_alike(mine))
+        name = ["told alike", list(schema_of(mine).items()), mine.row(0), part.rows] if alike else None
         return Part(part.rows, (of_ids, written_once(store, name, mine) if name else _write_file(store, mine)))
 
-    return Table(schema_of(fates), tuple(each(written, range(len(ends)))))
+    return Table(schema_of(fates), tuple(each(lambda piece: written(*piece), zip(before.parts, starts, strict=False))))
 
 
-def written_once(store: Store, name: list[Any], frame: pl.DataFrame) -> File:
-    """The file of `frame`, which `name` determines: its values are not read where it is there."""
+def _told_alike(told: pl.DataFrame) -> bool:
+    """Whether the same is told of all rows, as if all are kept."""
+    return told.select(pl.all_horizontal(pl.all().eq_missing(pl.all().first())).all()).item()
+
+
+def written_once(store: Store, name: list[Any], frame: pl.DataFrame | Callable[[], pl.DataFrame]) -> File:
+    """The file of `frame`, which `name` determines: its values are not read, or made, where it is there."""
     known = f"{digest(name)}-file"
     file = _recalled(store, known)
     if file is None:
-        file = _write_file(store, frame)
+        file = _write_file(store, frame if isinstance(frame, pl.DataFrame) else frame())
         store.remember(known, asdict(file))
     return file
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from feedback_assets.digests import repeated, text_id
+from feedback_assets.digests import distinct, repeated, text_id
 from feedback_assets.engine.engine import Engine
 from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import Section
@@ -399,10 +399,11 @@ def _sizes(tagged: pl.DataFrame, standing: pl.Series) -> dict[str, Any]:
     together = out.get_column("cluster_id").filter(out.get_column("cluster_id") != out.get_column("item_id")).unique()
     items = out.lazy().select("cluster_id", "item_id").filter(pl.col("cluster_id").is_in(together.implode())).unique()
     clusters = items.group_by("cluster_id").len().collect().get_column("len")
-    components = out.select(pl.col("component_id").hash()).to_series().sort().rle().struct.field("len")
+    of_components = out.select(pl.col("component_id").hash()).to_series().to_numpy()
+    components = pl.Series(np.sort(of_components)).rle().struct.field("len")
     sides = dict(out.get_column("assigned_split").value_counts().iter_rows())
     return {
-        "clusters": out.select(pl.col("cluster_id").hash().n_unique()).item(),
+        "clusters": distinct(out.select(pl.col("cluster_id").hash()).to_series()),
         "clusters_of_several_items": int((clusters > 1).sum()),
         "items_of_largest_cluster": int(clusters.max() or min(out.height, 1)),  # type: ignore[arg-type]
         "components": len(components),

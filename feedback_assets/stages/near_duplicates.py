@@ -170,21 +170,19 @@ def candidates(
         frame.filter(pl.col(bands[0]).is_not_null()).with_columns(step=pl.lit(step, pl.Int64))
         for step, frame in enumerate(new)
     ).unique("text", keep="first", maintain_order=True)
+    old = []
     if earlier:
         history = pl.concat(earlier).collect()
         texts = history.get_column("text")
         known = texts.filter(texts.is_in(signed.get_column("text").implode()))
         signed = signed.filter(~pl.col("text").is_in(known.implode()))
-        met = []
-        for band in bands:
-            keys = history.get_column(band)
-            at = keys.is_in(signed.get_column(band).implode()).arg_true()
-            members = pl.DataFrame({"text": texts.gather(at), "keys": keys.gather(at)})
-            met.append(members.unique("text", keep="first", maintain_order=True))
-        met = [members.select("text", pl.lit(-1, pl.Int64).alias("step"), "keys") for members in met]
-    else:
-        met = []
-    members = pl.concat([*met, *(signed.select("text", "step", keys=band) for band in bands)])
+        shared = history.select(pl.col(band).is_in(signed.get_column(band).implode()) for band in bands)
+        met = pl.concat(
+            pl.DataFrame({"text": texts.gather(at), "keys": history.get_column(band).gather(at)})
+            for band, at in ((band, shared.get_column(band).arg_true()) for band in bands)
+        )
+        old = [met.unique(maintain_order=True).select("text", pl.lit(-1, pl.Int64).alias("step"), "keys")]
+    members = pl.concat([*old, *(signed.select("text", "step", keys=band) for band in bands)])
     ordered = members.get_column("keys").sort()
     repeated = ordered.filter(ordered == ordered.shift()).unique().to_frame()
     members = members.join(repeated, on="keys", how="semi", maintain_order="left").sort("keys", maintain_order=True)

@@ -101,7 +101,8 @@ class Inputs:
 class Output:
     """What a stage gives back.
 
-    `rows`: the narrow rows, or, with `stands` (Boolean), all that came in their order, of which these stay;
+    `rows`: the narrow rows, or, with `stands` (Boolean), all that came in their order, of which these stay; with a
+    `copy_index` (0) each stands for as many as its `copies` say;
     `fates`: one line for every row that came in (FATE_SCHEMA);
     `tables`: further tables to keep with the snapshot, such as the plan of weights;
     `facts`: small JSON values worth keeping (counts by rule, a normalising mean).

@@ -54,7 +54,7 @@ def promises(section: UpsampledSection) -> list[Expectation]:
 
 
 def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Output:
-    """Copy rows. Added: `copies` (Int32, how often the record stands here) and `copy_index` (Int32, from 0).
+    """Say how often each record stands. Added: `copies` (Int32) and `copy_index` (Int32, 0: further ones are not here).
 
     Which records get the odd copy is a keyed hash of row_id, and how many do is `steady`: a new batch leaves the copies
     of most records as they are.
@@ -86,17 +86,8 @@ def upsampled(inputs: Inputs, section: UpsampledSection, engine: Engine) -> Outp
         }
     ids = dict(enumerate(target.id for target in section.targets))
     versions = dict(enumerate(target.version for target in section.targets))
-    firsts = rows.with_columns(pl.lit(0, pl.Int32).alias("copy_index"))
-    further = (
-        rows.lazy()
-        .with_row_index("at")
-        .filter(pl.col("copies") > 1)
-        .select("at", copy_index=pl.int_ranges(1, "copies", dtype=pl.Int32))
-        .explode("copy_index", empty_as_null=False)
-        .collect()
-    )
     return Output(
-        pl.concat([firsts, rows[further.get_column("at")].with_columns(further.get_column("copy_index"))]),
+        rows.with_columns(pl.lit(0, pl.Int32).alias("copy_index")),
         fates(
             rows.select("row_id", "copies", decided),
             pl.when(pl.col("copies") > 1).then(pl.lit("copied")).otherwise(pl.lit("kept")),

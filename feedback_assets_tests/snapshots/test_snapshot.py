@@ -112,7 +112,7 @@ def test_copies_stand_after_all_originals_and_leave_them_as_they_are(store):
     before = write_table(store, ROWS, last_arrivals=[0, 1, 3])
     firsts = ROWS.with_columns(copies=pl.lit(2, pl.Int32), copy_index=pl.lit(0, pl.Int32))
     rows = pl.concat([firsts, firsts.with_columns(copy_index=pl.lit(1, pl.Int32))])
-    table = write_rows(store, rows, ROWS, before)
+    table = write_rows(store, firsts, ROWS, before)
     assert scan(store, table).collect().equals(rows)
     assert [part.files[0] for part in table.parts[:3]] == [part.files[0] for part in before.parts]
     assert [part.further for part in table.parts] == [False, False, False, True]
@@ -131,7 +131,7 @@ def test_copies_of_earlier_arrivals_stay_in_the_files_that_they_lie_in(store, mo
         firsts = rows.with_columns(copies=pl.lit(3, pl.Int32), copy_index=pl.lit(0, pl.Int32))
         further = [firsts.with_columns(copy_index=pl.lit(index, pl.Int32)) for index in (1, 2)]
         made = pl.concat([firsts, pl.concat(further).sort("arrival", "row_id", "copy_index")])
-        table = write_rows(store, made, rows, before)
+        table = write_rows(store, firsts, rows, before)
         assert scan(store, table).collect().equals(made)
         return table
 
@@ -140,14 +140,13 @@ def test_copies_of_earlier_arrivals_stay_in_the_files_that_they_lie_in(store, mo
     assert copied(ROWS, [0, 1, 3]).further.parts[:2] == first.further.parts
 
 
-def test_fates_share_the_file_of_their_ids_and_further_copies_have_none(store):
+def test_fates_share_the_file_of_the_ids_of_a_part(store):
     before = write_table(store, ROWS, last_arrivals=[0, 1, 3])
     kept = ROWS.select("row_id", fate=pl.lit("kept"))
     first = write_fates(store, kept, ROWS, before)
-    firsts = ROWS.with_columns(copy_index=pl.lit(0, pl.Int32))
-    rows = pl.concat([firsts, firsts.with_columns(copy_index=pl.lit(1, pl.Int32))])
+    firsts = ROWS.with_columns(copies=pl.lit(2, pl.Int32), copy_index=pl.lit(0, pl.Int32))
     copied = kept.with_columns(fate=pl.lit("copied"))
-    later = write_fates(store, copied, rows, write_rows(store, rows, ROWS, before))
+    later = write_fates(store, copied, firsts, write_rows(store, firsts, ROWS, before).records)
     assert scan(store, first).collect().equals(kept)
     assert scan(store, later).collect().equals(copied)
     assert [part.files[0] for part in later.parts] == [part.files[0] for part in first.parts]

@@ -1,6 +1,7 @@
 """The upsampled stage: whole copies bring categories to their share of weight."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from feedback_assets.checks.conservation import conservation
 from feedback_assets.errors import FeedbackError
+from feedback_assets.snapshots.snapshot import further_copies
 from feedback_assets.stages.stage import Inputs, Output
 from feedback_assets.stages.upsampled import UpsampledSection, promises, upsampled
 from feedback_assets_tests.stages.engine_in_memory import EngineInMemory
@@ -35,9 +37,11 @@ def copied(rows: pl.DataFrame, *targets: dict[str, Any], key: str = "k") -> Outp
     output = upsampled(
         Inputs(rows.lazy()), UpsampledSection.model_validate({"targets": targets, "key": key}), EngineInMemory()
     )
+    assert output.rows.select(rows.columns).equals(rows)
+    assert output.rows.columns == [*rows.columns, "copies", "copy_index"]
+    output = replace(output, rows=pl.concat([output.rows, further_copies(output.rows)]))
     check = conservation(rows, output.rows, output.fates)
     assert check.passed, check.meaning
-    assert output.rows.columns == [*rows.columns, "copies", "copy_index"]
     return output
 
 
