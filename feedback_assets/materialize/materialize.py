@@ -286,8 +286,8 @@ def _remembered(project: Project, entry: Stage, section: Section, key: str, besi
             project.held.keep(made.records, rows)
         return made
 
-    writing = [written, lambda: write_fates(project.store, output.fates, came, primary)]
-    made, told = each(lambda write: write(), writing)
+    made = written()
+    told = write_fates(project.store, output.fates, came, primary)
     if entry.scope == "whole":
         project.held.keep(told, output.fates)
     snapshot = Snapshot(
