@@ -30,16 +30,21 @@ class LocalEngine:
         parameters: Any = None,
     ) -> list[pl.LazyFrame]:
         """See `Engine.map`."""
+        keys = [_key(function, [part.digest], parameters) for part in parts]
+        # What is remembered is looked up by one thread: each look is too short for several.
+        known = [self.memo.get(key) for key in keys]
 
-        def of_part(index: int) -> pl.LazyFrame:
-            part = parts[index]
+        def compute(index: int) -> pl.LazyFrame:
+            result = function(parts[index].frame, parameters, *(give() for give in beside[index : index + 1]))
+            self._remember(keys[index], function, result)
+            return result.lazy()
 
-            def compute() -> pl.DataFrame:
-                return function(part.frame, parameters, *(give() for give in beside[index : index + 1]))
-
-            return self._remembered(function, [part.digest], parameters, compute)
-
-        return each(of_part, range(len(parts)))
+        missing = [index for index, found in enumerate(known) if found is None]
+        computed = dict(zip(missing, each(compute, missing), strict=True))
+        return [
+            computed[index] if found is None else scan(self.store, found.tables["rows"])
+            for index, found in enumerate(known)
+        ]
 
     def scan(
         self,
@@ -61,17 +66,6 @@ class LocalEngine:
                 self._remember(key, function, result)
                 results.append(result)
         return results
-
-    def _remembered(
-        self, function: Callable[..., Any], inputs: Any, parameters: Any, compute: Callable[[], pl.DataFrame]
-    ) -> pl.LazyFrame:
-        key = _key(function, inputs, parameters)
-        known = self.memo.get(key)
-        if known is not None:
-            return scan(self.store, known.tables["rows"])
-        result = compute()
-        self._remember(key, function, result)
-        return result.lazy()
 
     def _remember(self, key: str, function: Callable[..., Any], result: pl.DataFrame) -> None:
         self.memo.put(key, Snapshot(_name(function), {"rows": write_table(self.store, result)}))

@@ -21,7 +21,7 @@ from feedback_assets.snapshots.store import Store
 from feedback_assets.threads import each
 
 ROW_GROUP = 65_536  # fixed, so that Parquet bytes do not depend on chunking or threads
-COPIED_TOGETHER = 8  # parts whose further copies lie in one file: few are written again, and few are small
+COPIED_TOGETHER = 4  # parts whose further copies lie in one file: few are written again, and few are small
 ASIDE = ("fates", "quarantine")  # tables that explain the data and are not part of its version
 
 

@@ -294,8 +294,10 @@ def _near_duplicate_items(
 def _clustered(rows: pl.DataFrame, edges: pl.DataFrame) -> pl.DataFrame:
     members = _components(edges.get_column("one"), edges.get_column("two"))
     clusters = members.with_columns(cluster_id=pl.col("name").min().over("component")).drop("component")
-    found = rows.select("item_id").join(clusters, left_on="item_id", right_on="name", how="left", maintain_order="left")
-    return rows.hstack(found.select(cluster_id=pl.coalesce("cluster_id", "item_id")))
+    item = rows.get_column("item_id")
+    at = item.is_in(clusters.get_column("name").implode()).arg_true()  # few are like another
+    theirs = item.gather(at).to_frame("name").join(clusters, on="name", how="left", maintain_order="left")
+    return rows.hstack([item.alias("cluster_id").scatter(at, theirs.get_column("cluster_id"))])
 
 
 def _alone(rows: pl.DataFrame, section: DeduplicatedSection) -> pl.DataFrame:
@@ -352,14 +354,14 @@ def _split(rows: pl.DataFrame, alone: pl.DataFrame, shared: pl.DataFrame, sectio
     named = parts.select(hub="name", component=pl.col("name").min().over("component"))
     found = hashed.select("hub").join(named, on="hub", how="left", maintain_order="left")
     component = found.select(pl.coalesce("component", "hub")).to_series()
-    single = component.is_unique()
-    if single.all():
+    shared_one = repeated(component)
+    if not shared_one.any():
         return rows.hstack(alone)
     arrival = pl.col("arrival").fill_null(-1)
     tied = (
         rows.lazy()
         .select("item_id", "arrival", "split", component=component)
-        .filter(~single)
+        .filter(shared_one)
         .group_by("component")
         .agg(
             component_id=pl.col("item_id").filter(arrival == arrival.min()).min(),
@@ -369,9 +371,9 @@ def _split(rows: pl.DataFrame, alone: pl.DataFrame, shared: pl.DataFrame, sectio
         .select("component", "component_id", *_sides(section))
         .collect()
     )
-    together = component.to_frame("component").join(tied, on="component", how="left", maintain_order="left")
-    names = alone.columns
-    return rows.hstack(together.select(pl.coalesce(name, alone.get_column(name)).alias(name) for name in names))
+    at = shared_one.arg_true()
+    theirs = component.gather(at).to_frame("component").join(tied, on="component", how="left", maintain_order="left")
+    return rows.hstack([column.scatter(at, theirs.get_column(column.name)) for column in alone.get_columns()])
 
 
 def _components(one: pl.Series, two: pl.Series) -> pl.DataFrame:
