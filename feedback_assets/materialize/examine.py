@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -39,7 +38,6 @@ from feedback_assets.snapshots.snapshot import Snapshot, scan
 from feedback_assets.sources.guidelines import overlaps
 from feedback_assets.sources.privacy import shown
 from feedback_assets.stages.stage import Stage
-from feedback_assets.threads import each
 
 DIGITS = 9  # floats are rounded before they are digested: the last bits differ between machines
 
@@ -118,16 +116,14 @@ def _examine(project: Project, examined: Examined, required: dict[str, Required]
         "effective_sample_size": {},
         "distribution": {},
     }
-    # Great Expectations is Python, the signals are Polars: side by side they take little longer than one of them.
-    tasks: list[Callable[[], Any]] = [lambda: run_suite(narrow, promises, stage.name, project.store)]
-    if stage.name not in REGISTRIES:
-        tasks.append(lambda: _signals(project, examined, monitoring, required))
-    results, *signalled = each(lambda task: task(), tasks)
+    # One after the other: what of both is Python would wait for the other's, and Polars has its own threads.
+    results = run_suite(narrow, promises, stage.name, project.store)
     if stage.name in REGISTRIES:
         results = [*results, _overlaps(after)]
-    for signals, more in signalled:
+    else:
+        signals, more = _signals(project, examined, monitoring, required)
         found |= signals
-        results += more
+        results = [*results, *more]
     by_name = {result.name: result for result in results}
     # The gate asks for exactly this set; a check that was lost on the way must not pass for one that passed.
     found["checks"] = [_result(by_name.get(name), name, check) for name, check in required.items()]
@@ -151,10 +147,9 @@ def _signals(
     def fates() -> pl.DataFrame:
         return project.held.rows(examined.after.tables["fates"]).collect()
 
-    with ThreadPoolExecutor(1) as beside:
-        checked = beside.submit(_conserved, project, examined, fates)
-        seen = profile_of(project.held, table, stage.weight, columns)
-        sizes, results = sizes_of(project.held, table, stage.weight, came, seen), [checked.result()]
+    results = [_conserved(project, examined, fates)]
+    seen = profile_of(project.held, table, stage.weight, columns)
+    sizes = sizes_of(project.held, table, stage.weight, came, seen)
     quoting = may_quote(examined.policy)
     compared = Compared(monitoring, Side(project.held.rows(table.records), stage.weight, seen), sizes, quoting)
     release = stage.name == "training_set"

@@ -121,7 +121,7 @@ def _materialize(
     computed = time.perf_counter()
     examined = _examined(project, entry, inputs, snapshot)
     with ThreadPoolExecutor(1) as beside:
-        around, counting = beside.submit(environment), beside.submit(_counted, project, examined)
+        around = beside.submit(environment)
         found = examine(project, examined)
     content = {
         "asset": asset,
@@ -132,7 +132,7 @@ def _materialize(
         "policy": section.pinned(),
         "rows_in": rows_in,
         "rows_out": snapshot.tables["rows"].rows,
-        "fates": counting.result(),
+        "fates": _counted(project, examined),
         "facts": snapshot.facts,
         "tables": {
             name: {
