@@ -9,7 +9,6 @@ import hashlib
 import json
 from binascii import unhexlify
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -136,18 +135,15 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     """Write manifest, annotations and exports of a commit of `training_set`; put last is the entry that lists it."""
     commits = chain(project, {"training_set": commit})
     store = project.store
-    with ThreadPoolExecutor(1) as beside:
-        exporting = beside.submit(write_exports, project, commits)
-        index = _index(project, commit)
-        told = {"rows": index.rows, "schema": list(map(list, index.schema.items()))}
-        told["fingerprints"] = [part.fingerprint for part in index.parts]
-        annotations = {**_annotations(project, commit), "index": told}
-        listed = canonical_json(annotations)
-        exports, written = exporting.result()
+    exports, written = write_exports(project, commits)
+    index = _index(project, commit)
+    told = {"rows": index.rows, "schema": list(map(list, index.schema.items()))}
+    told["fingerprints"] = [part.fingerprint for part in index.parts]
+    annotations = {**_annotations(project, commit), "index": told}
     # Through JSON and back, so that the release in memory is what a reader will see; the many ids are plain already.
     others = canonical_json(_content(project, commits, verdict, exports))
     content = {"annotations": annotations, **json.loads(others)}
-    as_bytes = b'{"annotations":%b,%b' % (listed, others[1:])
+    as_bytes = b'{"annotations":%b,%b' % (canonical_json(annotations), others[1:])
     release_id = hashlib.sha256(as_bytes).hexdigest()
     for number, part in enumerate(index.parts):
         (file,) = part.files
