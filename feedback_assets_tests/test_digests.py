@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback_assets.digests import canonical_json, digest, file_digest, fingerprint, schema_of, text_id
+from feedback_assets.digests import (
+    canonical_json,
+    digest,
+    distinct,
+    file_digest,
+    fingerprint,
+    repeated,
+    schema_of,
+    text_id,
+)
 from feedback_assets.record import TIME, TURNS
 
 
@@ -172,3 +181,10 @@ def test_dtypes_are_named_in_words_of_our_own():
 def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
     (tmp_path / "f").write_bytes(b"abc")
     assert file_digest(tmp_path / "f") == hashlib.sha256(b"abc").hexdigest()
+
+
+@given(st.lists(st.one_of(st.integers(0, 5), st.integers(2**64 - 3, 2**64 - 1)), max_size=30))
+def test_repeated_and_distinct_hashes_are_those_that_a_count_finds(hashes: list[int]):
+    series = pl.Series("hash", hashes, pl.UInt64)
+    assert repeated(series).to_list() == [hashes.count(one) > 1 for one in hashes]
+    assert distinct(series) == len(set(hashes))

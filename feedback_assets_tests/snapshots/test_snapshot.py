@@ -10,6 +10,7 @@ from feedback_assets.snapshots.snapshot import (
     Memo,
     Snapshot,
     Table,
+    further_copies,
     scan,
     write_fates,
     write_part,
@@ -121,6 +122,15 @@ def test_copies_stand_after_all_originals_and_leave_them_as_they_are(store):
     released = write_rows(store, originals, firsts, table.records)
     assert scan(store, released).collect().equals(originals)
     assert [len(part.files) for part in released.parts] == [3, 3, 3]
+
+
+@given(st.lists(st.integers(1, 4), max_size=6))
+def test_further_copies_are_numbered_from_one_record_by_record(copies: list[int]):
+    rows = ROWS.head(len(copies)).with_columns(copies=pl.Series(copies, dtype=pl.Int32), copy_index=pl.lit(0, pl.Int32))
+    found = further_copies(rows)
+    assert found.schema == rows.schema
+    expected = [(name, index) for name, most in zip("abcdef", copies, strict=False) for index in range(1, most)]
+    assert found.select("row_id", "copy_index").rows() == expected
 
 
 def test_copies_of_earlier_arrivals_stay_in_the_files_that_they_lie_in(store, monkeypatch):
