@@ -26,12 +26,13 @@ USED = 24 * 3600.0  # seconds: how exactly it is known when a remembered value w
 _SYNCING = ThreadPoolExecutor(4, thread_name_prefix="fsync")
 
 
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+def _sync(*paths: Path) -> None:
+    for path in paths:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 class Store(Protocol):
@@ -283,8 +284,7 @@ class LocalStore:
         """See `Store`."""
         for name, key in names.items():
             self._link(name, self.path(key))
-        for folder in dict.fromkeys(name.rpartition("/")[0] for name in names):
-            self._unsettled.append(_SYNCING.submit(_sync, self.root / folder))
+        self._unsettled.append(_SYNCING.submit(_sync, *(self.root / name for name in names)))
 
     def keep(self, key: str, scratch: Path) -> None:
         """Put a copy of what another store has under `key`."""
