@@ -99,7 +99,7 @@ def conservation(input_ids: Frame, output: Frame, fates: Frame, *, name: str = "
     return _result(name, found, int(came["came"].sum()), int(stands["stands"].sum()), counts, new.height)
 
 
-def all_kept(rows: int) -> CheckResult:
+def conserved(rows: int) -> CheckResult:
     """The result of `conservation` where so many rows came in, were told kept and stand, each once."""
     return _result("conservation", {}, rows, rows, {"kept": rows}, 0)
 
@@ -109,9 +109,14 @@ def counted(fates: Frame, *by: str) -> pl.DataFrame:
 
     Runs are counted first: most rows fare as the one before.
     """
-    rows = fates.lazy().select(by).collect().rechunk()  # Polars finds the runs of one chunk only
-    runs = rows.to_struct("value").rle().struct.unnest().unnest("value")
-    return runs.group_by(by).agg(pl.col("len").sum().alias("rows")).sort(by, nulls_last=True)
+    found = runs(fates.lazy().select(by).collect())
+    return found.group_by(by).agg(pl.col("len").sum().alias("rows")).sort(by, nulls_last=True)
+
+
+def runs(rows: pl.DataFrame) -> pl.DataFrame:
+    """Each run of equal rows: its values, and how many rows it has (`len`)."""
+    whole = rows.rechunk()  # Polars finds the runs of one chunk only
+    return whole.to_struct("value").rle().struct.unnest().unnest("value")
 
 
 def _plainly_conserved(input_ids: Frame, told: pl.DataFrame, output: Frame) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from feedback_assets.checks.conservation import all_kept, conservation, counted
+from feedback_assets.checks.conservation import conservation, conserved, counted
 from feedback_assets.checks.drift import SHOWN, drift_check, drifts_check, limit_check, loss_check
 from feedback_assets.checks.expectations import run_suite
 from feedback_assets.checks.result import CheckResult, Kind, Status
@@ -119,11 +119,11 @@ def _examine(project: Project, examined: Examined, required: dict[str, Required]
     # One after the other: what of both is Python would wait for the other's, and Polars has its own threads.
     results = run_suite(narrow, promises, stage.name, project.store)
     if stage.name in REGISTRIES:
-        results = [*results, _overlaps(after)]
+        results.append(_overlaps(after))
     else:
         signals, more = _signals(project, examined, monitoring, required)
         found |= signals
-        results = [*results, *more]
+        results += more
     by_name = {result.name: result for result in results}
     # The gate asks for exactly this set; a check that was lost on the way must not pass for one that passed.
     found["checks"] = [_result(by_name.get(name), name, check) for name, check in required.items()]
@@ -236,7 +236,7 @@ def _conserved(project: Project, examined: Examined, fates: Fates) -> CheckResul
     if before is None:
         return _intake_conserves(project.held.rows(table), fates())
     if examined.kept:
-        return all_kept(table.rows)
+        return conserved(table.rows)
     came = before.tables["rows"]
     ids = project.held.rows(came).select([name for name in ("row_id", "copy_index") if name in came.schema])
     wanted = [name for name in ("row_id", "copy_index", "parents") if name in table.schema]

@@ -17,6 +17,7 @@ from typing import Any
 
 import polars as pl
 
+from feedback_assets.checks.conservation import runs
 from feedback_assets.digests import ID_CHARS, canonical_json, digest, file_digest, schema_of
 from feedback_assets.errors import FeedbackError, Refused
 from feedback_assets.exports.card import CARD, card
@@ -141,9 +142,8 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     told["fingerprints"] = [part.fingerprint for part in index.parts]
     annotations = {**_annotations(project, commit), "index": told}
     # Through JSON and back, so that the release in memory is what a reader will see; the many ids are plain already.
-    others = canonical_json(_content(project, commits, verdict, exports))
-    content = {"annotations": annotations, **json.loads(others)}
-    as_bytes = b'{"annotations":%b,%b' % (canonical_json(annotations), others[1:])
+    content = {**json.loads(canonical_json(_content(project, commits, verdict, exports))), "annotations": annotations}
+    as_bytes = canonical_json(content)
     release_id = hashlib.sha256(as_bytes).hexdigest()
     for number, part in enumerate(index.parts):
         (file,) = part.files
@@ -328,11 +328,11 @@ def unpacked(packed: str) -> list[str]:
 
 
 def _annotations(project: Project, commit: Commit) -> dict[str, Any]:
-    frame = rows(project, commit).select(*GUIDED, "copies", "row_id").collect().rechunk()
+    frame = rows(project, commit).select(*GUIDED, "copies", "row_id").collect()
     # Most rows are of the group of the row before: runs are grouped, and ids are taken from one text of all.
-    runs = frame.select(GUIDED).to_struct("value").rle().struct.unnest().unnest("value")
-    groups = runs.group_by(GUIDED).agg(pl.col("len").sum().alias("records")).sort(GUIDED, nulls_last=True)
-    found = runs.join(groups.with_row_index("at"), on=GUIDED, how="left", nulls_equal=True, maintain_order="left")
+    found = runs(frame.select(GUIDED))
+    groups = found.group_by(GUIDED).agg(pl.col("len").sum().alias("records")).sort(GUIDED, nulls_last=True)
+    found = found.join(groups.with_row_index("at"), on=GUIDED, how="left", nulls_equal=True, maintain_order="left")
     told = frame.select(found.select(pl.col("at").repeat_by("len").explode()).to_series(), "copies", "row_id")
     if not told.get_column("at").is_sorted():
         told = told.sort("at", maintain_order=True)

@@ -3,8 +3,7 @@
 import polars as pl
 import pytest
 
-from feedback_assets.checks.conservation import all_kept as conserved
-from feedback_assets.checks.conservation import conservation
+from feedback_assets.checks.conservation import conservation, conserved
 from feedback_assets.materialize.kept import all_kept
 from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.snapshot import Snapshot, Table, write_fates, write_rows, write_table
