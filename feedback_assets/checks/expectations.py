@@ -177,6 +177,10 @@ def _seen(
             counted = _counted_once(rows, entry.units)
             if counted.sum() < entry.units.least:
                 seen[entry.name] = _TooFew(int(counted.sum()))
+                continue
+            frames = _around(rows, entry, counted)
+            if frames and all(_passing(frame, [entry], asset, memory) for frame in frames):
+                seen[entry.name] = _Passed(rows.filter(counted), entry)
             else:
                 seen |= _validate(_narrow(rows, [entry], counted), [built[entry.name]], asset)
     expectations = [entry for entry in expectations if entry.units is None]
@@ -218,6 +222,8 @@ class _Passed:
         if column is None:
             counted = "observed_value" if expectation.type == ROW_COUNT else "element_count"
             self.result: dict[str, Any] = {counted: rows.height}
+        elif expectation.type == DIVERGENCE:
+            self.result = {"observed_value": _divergence(rows.get_column(column), expectation)}
         else:
             missing = rows.get_column(column).null_count()
             self.result = {"element_count": rows.height, "missing_count": missing, "unexpected_count": 0}
@@ -269,6 +275,34 @@ def _telling(
             yield pl.DataFrame({"row": pl.zeros(min(rows.height, most), pl.UInt8, eager=True)}), [entry]
 
 
+def _around(rows: pl.DataFrame, expectation: Expectation, which: pl.Series) -> list[pl.DataFrame]:
+    """Frames of GRID rows between whose shares of two values those of the rows `which` lie; none if it is not so asked.
+
+    The divergence is convex in the shares (Cover and Thomas, Elements of Information Theory, 2nd ed., theorem 2.7.2):
+    where both frames keep the limit, what lies between them does.
+    """
+    told = expectation.kwargs
+    if expectation.type != DIVERGENCE or told.keys() != {"column", "partition_object", "threshold"}:
+        return []
+    name = told["column"]
+    column = rows.get_column(name).filter(which)
+    counts = column.value_counts().sort(name)
+    if "values" not in told["partition_object"] or counts.height != 2 or column.null_count():
+        return []
+    (one, other), many = counts.get_column(name), counts.item(0, "count")
+    below, above = many * GRID // column.len(), -(-many * GRID // column.len())
+    return [pl.DataFrame({name: [one] * n + [other] * (GRID - n)}) for n in sorted({below, above})]
+
+
+def _divergence(column: pl.Series, expectation: Expectation) -> float:
+    """In nats, as Great Expectations computes it: scipy's entropy of the shares relative to those expected."""
+    from scipy.stats import entropy
+
+    expected = expectation.kwargs["partition_object"]
+    counts = dict(column.value_counts().iter_rows())
+    return float(entropy([counts.get(value, 0) for value in expected["values"]], expected["weights"]))
+
+
 def _extremes(column: pl.Series) -> pl.Series:
     ends = [column.min(), column.max(), *([None] if column.null_count() else [])]
     if column.dtype.is_float() and column.is_nan().any():
@@ -295,6 +329,9 @@ TELLING: dict[str, Callable[[pl.Series], pl.Series]] = {
 """By expectation: the values of a column that decide whether all of it keeps the expectation."""
 PAIR_IN_SET = "expect_column_pair_values_to_be_in_set"
 ROW_COUNT = "expect_table_row_count_to_be_between"
+DIVERGENCE = "expect_column_kl_divergence_to_be_less_than"
+GRID = 1_000
+"""Rows to which the shares of two values are rounded, down and up: a new batch seldom moves them further."""
 
 
 def _build(expectation: Expectation, *, most: bool = True) -> Any:

@@ -7,9 +7,10 @@ import polars as pl
 from feedback_assets.code_version import code_digest
 from feedback_assets.digests import digest
 from feedback_assets.materialize.kept import went_on
-from feedback_assets.signal.columns import signal_of, signals_of
-from feedback_assets.signal.monitor import SAMPLE_UNITS, SampleSize, effective_sample_size
-from feedback_assets.signal.profile import COUNTS, Profile, merged
+from feedback_assets.signal.columns import signal_of, signals_of, watched
+from feedback_assets.signal.losses import LOSS_COLUMNS
+from feedback_assets.signal.monitor import SAMPLE_UNITS, Grouped, SampleSize, effective_sample_size
+from feedback_assets.signal.profile import COUNTS, Profile, merged, profile
 from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.snapshot import Memo, Part, Snapshot, Table, scan, write_table
 from feedback_assets.threads import each
@@ -104,22 +105,30 @@ def _kept(held: Held, found: Mapping[str, Profile]) -> dict[str, Profile]:
 
 
 def sizes_of(held: Held, table: Table, weight: str | None, came: Table | None, seen: Profile) -> list[SampleSize]:
-    """Effective sample sizes of a table with the profile `seen`; unweighted those of `came` if it has these rows."""
+    """Effective sample sizes of a table with the profile `seen`.
 
-    def key(of: Table) -> str:
-        units = [column for _, column in SAMPLE_UNITS if column in table.schema]
-        return digest(["sizes", weight, units, [part.fingerprint for part in of.parts]])
+    Where it has the rows of `came`, they are grouped as those were, and without weights their sizes are the same.
+    """
+    same = came.records if came is not None and went_on(came.records, table.records) else None
 
-    same = weight is None and came is not None and went_on(came, table)
-    known = held.value(key(came)) if came is not None and same else None
-    found = known or effective_sample_size(held.rows(table.records), weight, seen)
-    held.keep_value(key(table), found)
+    def key(what: str, of: Table) -> str:
+        return digest([what, weight, [column for _, column in SAMPLE_UNITS if column in table.schema], of.digests])
+
+    def grouped(ids: pl.Series) -> Grouped:
+        known = held.value(digest(["grouped", ids.name, same.digests])) if same else None
+        held.keep_value(digest(["grouped", ids.name, table.records.digests]), found := known or Grouped.by(ids))
+        return found
+
+    known = held.value(key("sizes", same)) if same and weight is None else None
+    found = known or effective_sample_size(held.rows(table.records), weight, seen, grouped)
+    held.keep_value(key("sizes", table.records), found)
     return found
 
 
 def lost_of(rows: pl.LazyFrame, fates: pl.DataFrame, lost: Sequence[str]) -> Profile | None:
-    """The profile of those of `rows` whose fate is among `lost`, by group; None if there is none."""
+    """The profile of those of `rows` whose fate is among `lost`, by what losses are told of; None if there is none."""
     gone = fates.filter(pl.col("fate").is_in(lost)).get_column("row_id")
     if not gone.len():
         return None
-    return signal_of(rows.filter(pl.col("row_id").is_in(gone.implode())))
+    told = [entry for entry in watched(rows.collect_schema()) if entry.name in (*LOSS_COLUMNS, "annotator_id")]
+    return profile(rows.filter(pl.col("row_id").is_in(gone.implode())), told)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from feedback_assets.digests import distinct
 from feedback_assets.signal.histogram import NULL, UNIT, cell_numbers, effective_size, mass_of, squares_of
 from feedback_assets.signal.profile import Frame, Watched, records
 
@@ -43,24 +44,26 @@ def clustered_size(
             **{f"way{place}": way for place, way in enumerate(ways)},
         }
     ).with_columns(pl.when(pl.col("^way.*$").is_null()).then(own).otherwise(pl.col("^way.*$").hash()).name.keep())
-    counts = {name: rows.get_column(name).n_unique() for name in rows.columns if name.startswith("way")}
+    counts = {name: distinct(rows.get_column(name)) for name in rows.columns if name.startswith("way")}
     names = [name for name, count in counts.items() if count >= LEAST_CLUSTERS]
     cells = rows.filter(pl.col("mass") > 0).get_column("cell").n_unique()
     if not names or cells < 2:
         return None
-    spreads = [_spread(rows, pl.col(name)) for name in names]
+    spreads = [_spread(rows, rows.get_column(name), counts[name]) for name in names]
     if len(names) == 2:
         # Where one way tells all rows apart, both do.
         alone = [spread for name, spread in zip(names, spreads, strict=True) if counts[name] == rows.height]
-        spreads.append(sum(spreads) - (alone[0] if alone else _spread(rows, pl.struct(names).hash())))
+        if not alone:
+            both = rows.select(pl.struct(names).hash()).to_series()
+            alone = [_spread(rows, both, distinct(both))]
+        spreads.append(sum(spreads) - alone[0])
     kish = effective_size(int(mass.sum()), squares_of(mass))
     return min(kish, (cells - 1) / max(spreads)) if max(spreads) > 0 else kish
 
 
-def _spread(rows: pl.DataFrame, cluster: pl.Expr) -> float:
-    """Σ_k V(p_k)/p_k between the clusters, in integers up to the last division."""
+def _spread(rows: pl.DataFrame, cluster: pl.Series, groups: int) -> float:
+    """Σ_k V(p_k)/p_k between the clusters, of which there are `groups`, in integers up to the last division."""
     counted = rows.select("cell", "mass", cluster=cluster)
-    groups = counted.get_column("cluster").n_unique()
     if groups < counted.height:
         by_both = counted.lazy().group_by("cluster", "cell").agg(pl.col("mass").sum())
         counted = by_both.with_columns(pl.col("mass").sum().over("cluster").alias("all")).collect()

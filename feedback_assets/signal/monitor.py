@@ -1,6 +1,7 @@
 """What is said of a signal beside how it moved: what it is, which names came and went, how much it tells."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Context
 from typing import Any
@@ -112,11 +113,41 @@ def _quantiles(counts: pl.DataFrame) -> dict[str, float | None]:
     return {f"{q:g}": finite(held.get_column("number")[i]) for q, i in zip(QUANTILES, at, strict=True)}
 
 
-def effective_sample_size(frame: Frame, weight: str | None, seen: Profile | None = None) -> list[SampleSize]:
+@dataclass(frozen=True)
+class Grouped:
+    """Rows by an id: those that have one (None: all), in the order of their ids (`order`), where each id `starts`."""
+
+    there: pl.Series | None
+    order: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def by(cls, ids: pl.Series) -> "Grouped":
+        """Ids are told apart by 64-bit hashes."""
+        there = ids.is_not_null() if ids.null_count() else None
+        hashes = (ids if there is None else ids.filter(there)).hash().to_numpy()
+        order = np.argsort(hashes)
+        ordered = hashes[order]
+        return cls(there, order, np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(ordered)]))
+
+    def sums(self, mass: pl.Series | None) -> pl.Series:
+        """The weight of each id; None counts each row once."""
+        if mass is None:
+            return pl.Series(np.diff(self.starts, append=len(self.order)), dtype=pl.Int64)
+        mine = mass if self.there is None else mass.filter(self.there)
+        return pl.Series(np.add.reduceat(mine.to_numpy()[self.order], self.starts)) if len(mine) else mine
+
+
+def effective_sample_size(
+    frame: Frame,
+    weight: str | None,
+    seen: Profile | None = None,
+    grouped: Callable[[pl.Series], Grouped] = Grouped.by,
+) -> list[SampleSize]:
     """Effective sample size by record (row_id), item (item_id) and annotator (annotator_id), where the column is there.
 
     Copies of one record count as one. Rows without the id are left out. What `seen`, the profile of the rows, counts
-    already is not counted again.
+    already is not counted again; `grouped` may know how rows with the same ids were grouped before.
 
     Raises:
         FeedbackError: a weight is null, negative or not finite.
@@ -129,25 +160,13 @@ def effective_sample_size(frame: Frame, weight: str | None, seen: Profile | None
     for unit, column in units:
         if seen is not None and column in counted:
             held = seen.of(column).drop_nulls("value").get_column("mass")
+        elif unit == "record":
+            there = rows.get_column(column).is_not_null()
+            held = there.filter(there).cast(pl.Int64) if mass is None else mass.filter(there)
         else:
-            held = _by_id(rows.get_column(column), mass, once=unit == "record")
+            held = grouped(rows.get_column(column)).sums(mass)
         sizes.append(SampleSize(unit, len(held), effective_size(int(held.sum()), squares_of(held))))
     return sizes
-
-
-def _by_id(ids: pl.Series, mass: pl.Series | None, *, once: bool) -> pl.Series:
-    """The weight of each id, those without left out; `once`: each has one row."""
-    if ids.null_count():
-        ids, mass = ids.drop_nulls(), None if mass is None else mass.filter(ids.is_not_null())
-    if once or ids.is_empty():
-        return pl.repeat(1, len(ids), dtype=pl.Int64, eager=True) if mass is None else mass
-    hashes = ids.hash().to_numpy()
-    order = None if mass is None else np.argsort(hashes)
-    hashes = np.sort(hashes) if order is None else hashes[order]
-    starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
-    if mass is None:
-        return pl.Series(np.diff(starts, append=len(hashes)))
-    return pl.Series(np.add.reduceat(mass.to_numpy()[order], starts))
 
 
 def identity_changes(before: Profile, after: Profile) -> list[IdentityChange]:

@@ -3,9 +3,12 @@
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from feedback_assets.checks import expectations as module
 from feedback_assets.checks.expectations import run_suite
@@ -145,6 +148,30 @@ def test_a_distribution_is_held_against_its_divergence_from_the_one_expected(row
     (found,) = run_suite(rows, [drawn(0.1)], "deduplicated")
     assert (found.status, found.holds_back) == (status, False)
     assert found.observed["observed_value"] == pytest.approx(divergence, abs=1e-12)
+
+
+@given(held=st.integers(1, 2_999), share=st.sampled_from([0.02, 0.1, 0.5]), limit=st.sampled_from([0.0, 1e-4, 0.01]))
+@settings(max_examples=40, deadline=None)
+def test_of_a_distribution_a_few_rows_say_what_all_rows_say(held, share, limit):
+    rows, asked = split(3_000 - held, held), drawn(share)
+    asked = replace(asked, kwargs={**asked.kwargs, "threshold": limit})
+    memory = Kept()
+    (found,) = run_suite(rows, [asked], "deduplicated", memory)
+    whole = module._validate(module._narrow(rows, [asked]), [module._build(asked)], "deduplicated")[asked.name]
+    assert found.passed == whole.success
+    assert found.observed["observed_value"] == pytest.approx(whole.result["observed_value"], abs=1e-15)
+    assert memory
+
+
+def test_a_distribution_that_moved_little_is_not_asked_again(monkeypatch):
+    memory = Kept()
+    assert run_suite(split(2_699, 301), [drawn(0.1)], "deduplicated", memory)[0].passed
+    monkeypatch.setattr(module, "_validate", None)
+    (found,) = run_suite(split(2_698, 302), [drawn(0.1)], "deduplicated", memory)
+    assert found.passed
+    assert found.observed["observed_value"] == pytest.approx(
+        302 / 3_000 * math.log(302 / 300) + 2_698 / 3_000 * math.log(2_698 / 2_700)
+    )
 
 
 def test_a_value_that_was_not_expected_at_all_fails_with_a_finite_record():
