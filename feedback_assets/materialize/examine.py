@@ -46,7 +46,8 @@ DIGITS = 9  # floats are rounded before they are digested: the last bits differ 
 class Examined:
     """A snapshot beside what it was made from: `before` is the upstream stage's, None at the start of the graph.
 
-    `kept` says that the stage passed every row on as it came, so that nobody needs to read the fates. For a release
+    `kept` says that the stage passed every row on as it came, or that intake kept all that came, so that nobody needs
+    to read the fates. For a release
     `decided` holds the chances of all that was decided behind it, and `since` what was said behind it.
     """
 
@@ -234,7 +235,7 @@ def _nameless(change: dict[str, Any]) -> dict[str, Any]:
 def _conserved(project: Project, examined: Examined, fates: Fates) -> CheckResult:
     table, before = examined.after.tables["rows"], examined.before
     if before is None:
-        return _intake_conserves(project.held.rows(table), fates())
+        return _intake_conserves(project.held.rows(table), None if examined.kept else fates())
     if examined.kept:
         return conserved(table.rows)
     came = before.tables["rows"]
@@ -243,14 +244,18 @@ def _conserved(project: Project, examined: Examined, fates: Fates) -> CheckResul
     return conservation(ids, project.held.rows(table).select(wanted), fates())
 
 
-def _intake_conserves(after: pl.LazyFrame, fates: pl.DataFrame) -> CheckResult:
-    by_fate = dict(counted(fates, "fate").iter_rows())
+def _intake_conserves(after: pl.LazyFrame, fates: pl.DataFrame | None) -> CheckResult:
+    """`fates` is None where each row has one, and was kept."""
     stand = after.select(pl.col("row_id").hash()).collect().to_series()
-    total, rows, different = fates.height, stand.len(), distinct(stand)
-    deliveries = distinct(fates.get_column("row_id").hash())
-    if deliveries < total:
-        place = pl.struct(pl.col("arrival") * 2**32 + pl.col("line"), "position")
-        deliveries = distinct(fates.select(pl.struct(place, pl.col("row_id").hash()).hash()).to_series())
+    rows, different = stand.len(), distinct(stand)
+    if fates is None:
+        by_fate, total, deliveries = {"kept": rows}, rows, rows
+    else:
+        by_fate, total = dict(counted(fates, "fate").iter_rows()), fates.height
+        deliveries = distinct(fates.get_column("row_id").hash())
+        if deliveries < total:
+            place = pl.struct(pl.col("arrival") * 2**32 + pl.col("line"), "position")
+            deliveries = distinct(fates.select(pl.struct(place, pl.col("row_id").hash()).hash()).to_series())
     passed = rows == different == by_fate.get("kept", 0) and deliveries == total
     parts = ", ".join(f"{count:,} {fate}" for fate, count in by_fate.items())
     sentence = f"{total:,} records arrived: {parts}; {rows:,} rows went on"

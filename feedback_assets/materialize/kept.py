@@ -9,7 +9,10 @@ from feedback_assets.snapshots.snapshot import Snapshot, Table
 
 
 def all_kept(held: Held, came: Snapshot, after: Snapshot) -> bool:
-    """Whether each row that came stands once, where it stood, was told kept, and no rule had to do with it."""
+    """Whether each row that came stands once, where it stood, was told kept, and no rule had to do with it.
+
+    Of intake `came` is what it kept: whether it kept all.
+    """
     rows, fates = came.tables["rows"].records, after.tables["fates"]
     same_parts = [part.rows for part in fates.parts] == [part.rows for part in rows.parts]
     if not (rows.rows and same_parts and went_on(rows, after.tables["rows"])):

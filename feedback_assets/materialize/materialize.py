@@ -321,7 +321,7 @@ def _examined(project: Project, entry: Stage, inputs: Mapping[str, Commit], snap
         before=before.snapshot if before else None,
         weight_before=stage(before.asset).weight if before else None,
         after=snapshot,
-        kept=before is not None and all_kept(project.held, before.snapshot, snapshot),
+        kept=entry.name not in REGISTRIES and all_kept(project.held, before.snapshot if before else snapshot, snapshot),
         **_behind(project, inputs if entry.name == "training_set" else {}),
     )
 

@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from feedback_assets.checks.conservation import conservation, conserved
+from feedback_assets.materialize.examine import _intake_conserves
 from feedback_assets.materialize.kept import all_kept
 from feedback_assets.snapshots.held import Held
 from feedback_assets.snapshots.snapshot import Snapshot, Table, write_fates, write_rows, write_table
@@ -84,3 +85,17 @@ def test_fates_that_were_looked_at_before_are_not_read_again(store):
     assert asked(3)
     with pytest.raises(OSError, match="No such file"):
         asked(1)
+
+
+def test_intake_that_kept_all_is_told_as_its_fates_tell_it(store):
+    taken = made(store, ROWS, FATES, write_table(store, ROWS, last_arrivals=[0, 1, 2]))
+    assert all_kept(Held(store), taken, taken)
+    assert _intake_conserves(ROWS.lazy(), None) == _intake_conserves(ROWS.lazy(), FATES)
+    assert _intake_conserves(ROWS.lazy(), None).passed
+
+
+def test_intake_that_kept_a_row_twice_is_refused_with_its_fates_or_without():
+    twice, told = pl.concat([ROWS, ROWS.head(1)]), pl.concat([FATES, FATES.head(1)])
+    placed = told.with_columns(arrival=0, line=pl.int_range(pl.len()), position=0)
+    assert not _intake_conserves(twice.lazy(), placed).passed
+    assert not _intake_conserves(twice.lazy(), None).passed
