@@ -38,9 +38,9 @@ class Server:
     def __init__(self) -> None:
         from moto.backends import get_backend
         from moto.core import DEFAULT_ACCOUNT_ID
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from moto.moto_server.werkzeug_app import create_backend_app
 
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto = create_backend_app("s3")
         self._held = get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"]
         self.requests: list[Request] = []
         self.fails = _none_fails
