@@ -1,6 +1,6 @@
 """Digests: canonical JSON, logical fingerprints of frames, and ids of text as Polars expressions.
 
-Everything is SHA-256, so that any digest can be recomputed with ordinary tools.
+Every digest is SHA-256, so that it can be recomputed with ordinary tools.
 """
 
 import hashlib
@@ -48,6 +48,13 @@ def text_digest(text: pl.Expr) -> pl.Expr:
     import polars_hash  # noqa: F401  registers the `chash` namespace
 
     return text.chash.sha2_256().str.slice(0, ID_CHARS)  # type: ignore[attr-defined]
+
+
+def text_hash(text: pl.Expr) -> pl.Expr:
+    """XXH3 of each text's UTF-8 (UInt64), the same on every machine; null of null. It is fast, and not secure."""
+    import polars_hash  # noqa: F401  registers the `nchash` namespace
+
+    return text.nchash.xxh3_64()  # type: ignore[attr-defined]
 
 
 def repeated(hashes: pl.Series) -> pl.Series:

@@ -17,6 +17,7 @@ from feedback_assets.digests import (
     fingerprint,
     repeated,
     schema_of,
+    text_hash,
     text_id,
 )
 from feedback_assets.record import TIME, TURNS
@@ -41,6 +42,11 @@ def ids(*columns: list[str | None]) -> list[str]:
 def test_a_text_id_is_the_sha_256_of_its_framed_columns():
     assert ids(["a"], ["bc"]) == [hashlib.sha256(b"1:a;2:bc;").hexdigest()[:32]]
     assert ids(["é"], [None]) == [hashlib.sha256("2:é;-;".encode()).hexdigest()[:32]]
+
+
+def test_a_text_hash_is_the_xxh3_of_the_reference_implementation():
+    found = pl.DataFrame({"text": ["", "a", "abc", None]}).select(text_hash(pl.col("text"))).to_series()
+    assert found.to_list() == [0x2D06800538D394C2, 0xE6C632B61E964E1F, 0x78AF5F94892F3950, None]
 
 
 def test_columns_do_not_run_into_each_other_and_null_is_not_empty():

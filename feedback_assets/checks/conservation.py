@@ -167,7 +167,9 @@ def _firsts(rows: Frame) -> tuple[pl.Series, pl.DataFrame]:
 
 
 def _among(some: pl.Series, known: pl.Series) -> bool:
-    return some.is_empty() or bool(some.is_in(known.implode()).all())
+    """Whether `known` has each of `some`, which are fewer: only these are made a set of."""
+    wanted = some.unique()
+    return wanted.is_empty() or known.filter(known.is_in(wanted.implode())).n_unique() == wanted.len()
 
 
 def _same(one: pl.Series, other: pl.Series) -> bool:

@@ -27,6 +27,8 @@ COUNTS = pl.Schema(
     }
 )
 """Columns of a profile's counts, which are sorted by column, value and number."""
+FEW = 20_000
+"""Up to so many rows Polars takes longer to set its streaming engine up, column by column, than to count."""
 _PART = "\0part"
 _MASS = "\0mass"
 
@@ -175,7 +177,8 @@ def _counted(rows: pl.DataFrame, there: Sequence[Watched]) -> pl.DataFrame:
             .select(_PART, *COUNTS, "squares")
         )
     empty = pl.DataFrame(schema={_PART: pl.Int64, **COUNTS, "squares": pl.Int128})
-    return pl.concat([empty, *pl.collect_all(found)]).sort(_PART, "column", "value", "number")
+    engine = "in-memory" if rows.height <= FEW else "auto"
+    return pl.concat([empty, *pl.collect_all(found, engine=engine)]).sort(_PART, "column", "value", "number")
 
 
 def _profile(counts: pl.DataFrame, there: Sequence[Watched]) -> Profile:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from feedback_assets.digests import distinct, repeated, text_id
+from feedback_assets.digests import distinct, repeated, text_hash
 from feedback_assets.engine.engine import Engine
 from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import Section
@@ -113,8 +113,8 @@ def deduplicated(inputs: Inputs, section: DeduplicatedSection, engine: Engine) -
 
 
 def _judged_again(rows: pl.DataFrame) -> pl.Series:
-    """Whether a row may be judged by the same annotator as another, the same item for the same task."""
-    return repeated(rows.select(pl.struct("item_id", "kind", "task", "aspect", "annotator_id").hash()).to_series())
+    """Whether a row may judge the same item, by the same annotator, as another; kind, task and aspect may differ."""
+    return repeated(rows.select(pl.col("item_id").hash(seed=0) ^ pl.col("annotator_id").hash(seed=1)).to_series())
 
 
 def _ordered(rows: pl.DataFrame, edges: pl.DataFrame, again: pl.Series, section: DeduplicatedSection) -> pl.DataFrame:
@@ -312,9 +312,8 @@ def _fixed_to(side: str) -> pl.Expr:
 
 def _sides(section: DeduplicatedSection) -> tuple[pl.Expr, pl.Expr]:
     """assigned_split and `fixed` of a component, from component_id, `held` and `trained`."""
-    # Digits of one length compare as their numbers do.
-    below = f"{int(section.eval_share * 2**32):08x}" if section.eval_share < 1 else "g"
-    drawn = pl.when(text_id(pl.lit(section.split_key), pl.col("component_id")) < below).then(pl.lit("eval"))
+    draw = text_hash(pl.concat_str(pl.lit(f"{section.split_key}:"), "component_id"))
+    drawn = pl.when(draw % 2**32 < int(section.eval_share * 2**32)).then(pl.lit("eval"))
     fixed = pl.when("held").then(pl.lit("eval")).when("trained").then(pl.lit("train"))
     side = fixed.otherwise(drawn.otherwise(pl.lit("train")))
     return side.alias("assigned_split"), (pl.col("held") & pl.col("trained")).alias("fixed")

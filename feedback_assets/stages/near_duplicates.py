@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from feedback_assets.digests import digest
+from feedback_assets.digests import digest, text_hash
 from feedback_assets.engine.engine import ContentPart, Engine
 
 PAIRS = pl.Schema({"one": pl.UInt64, "two": pl.UInt64})
@@ -176,13 +176,18 @@ def candidates(
         texts = history.get_column("text")
         known = texts.filter(texts.is_in(signed.get_column("text").implode()))
         signed = signed.filter(~pl.col("text").is_in(known.implode()))
-        shared = history.select(pl.col(band).is_in(signed.get_column(band).implode()) for band in bands)
-        met = pl.concat(
-            pl.DataFrame({"text": texts.gather(at), "keys": history.get_column(band).gather(at)})
-            for band, at in ((band, shared.get_column(band).arg_true()) for band in bands)
+        # Of all bands in one query: most meet few texts.
+        met = history.select(
+            pl.struct("text", keys=band)
+            .filter(pl.col(band).is_in(signed.get_column(band).implode()))
+            .implode()
+            .alias(band)
+            for band in bands
         )
+        met = met.unpivot(on=bands, value_name="met").select(pl.col("met").explode(empty_as_null=False)).unnest("met")
         old = [met.unique(maintain_order=True).select("text", pl.lit(-1, pl.Int64).alias("step"), "keys")]
-    members = pl.concat([*old, *(signed.select("text", "step", keys=band) for band in bands)])
+    own = signed.unpivot(on=bands, index=["text", "step"], value_name="keys").drop("variable")
+    members = pl.concat([*old, own])
     ordered = members.get_column("keys").sort()
     repeated = ordered.filter(ordered == ordered.shift()).unique().to_frame()
     members = members.join(repeated, on="keys", how="semi", maintain_order="left").sort("keys", maintain_order=True)
@@ -295,9 +300,7 @@ def _flat(batch: pl.DataFrame) -> pl.Series:
 
 
 def _hashed(text: pl.Expr) -> pl.Expr:
-    import polars_hash  # noqa: F401  registers the `nchash` namespace
-
-    return text.nchash.xxh3_64().fill_null(0)  # type: ignore[attr-defined]
+    return text_hash(text).fill_null(0)
 
 
 def _signed(batch: pl.DataFrame, parameters: dict[str, int]) -> pl.DataFrame:
