@@ -16,7 +16,7 @@ from feedback_assets.errors import FeedbackError
 from feedback_assets.materialize.environment import environment, unpinned
 from feedback_assets.provenance.manifest import Circumstances, CommitContent, Content, schema, validate
 from feedback_assets.provenance.questions import questions
-from feedback_assets.provenance.release import Release
+from feedback_assets.provenance.release import Release, _with_row_ids
 
 OPEN = {"policy", "facts", "kwargs", "observed", "trainer"}
 """What people, stages and checks name by themselves."""
@@ -59,6 +59,15 @@ def test_a_manifest_is_canonical_json_and_its_id_the_digest_of_its_content(sampl
     value = json.loads(path.read_bytes())
     assert path.read_bytes() == canonical_json(value)
     assert value["id"] == digest(value["content"])
+
+
+@pytest.mark.parametrize("category", ["chat", "@1", '","row_ids":"@0', {"row_ids": "@0"}, {"row_ids": 0}])
+def test_row_ids_are_written_where_they_stand_whatever_else_is_said(category: Any) -> None:
+    groups = [
+        {"batch": str(place), "row_ids": packed, "task": category} for place, packed in enumerate(("AA==", "/+8="))
+    ]
+    content = {"annotations": {"groups": groups, "records": 3}, "policy": {"value": category}}
+    assert _with_row_ids(content) == canonical_json(content)
 
 
 def test_the_schema_that_ships_is_the_one_of_the_code_and_the_manifest_fits_it(manifest: dict[str, Any]) -> None:
