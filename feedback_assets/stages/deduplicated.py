@@ -22,6 +22,7 @@ from feedback_assets.stages.stage import Expectation, Inputs, Output, Stage, Uni
 DRAWN, DRIFTED = 1_000, 0.01
 """Components that it takes to tell whether the split has its shares, and the divergence (in nats) that is too much."""
 _JUDGED = ("who", "kind", "task", "aspect")
+_SCORE = ("score", "score_min", "score_max")
 
 
 class DeduplicatedSection(Section):
@@ -134,19 +135,19 @@ def _ordered(rows: pl.DataFrame, edges: pl.DataFrame, again: pl.Series, section:
     named = pl.when(pl.col("annotator_id").is_null()).then(unnamed).otherwise(pl.format("id:{}", "annotator_id"))
     by = ("collected_at", "arrival", "revision", "line", "position", "row_id")
     near = pl.concat([edges.get_column("one"), edges.get_column("two").alias("one")]).unique()
+    at = (again | rows.get_column("item_id").is_in(near.implode())).arg_true()
     return (
-        rows.lazy()
-        .with_row_index("at")
-        .filter(again | pl.col("item_id").is_in(near.implode()))
+        rows.select("item_id", "kind", "task", "aspect", "label", "annotator_id", "source", "anchor", *_SCORE, *by)[at]
+        .lazy()
         .select(
-            "at",
+            at.alias("at"),
             "item_id",
             "kind",
             "task",
             "aspect",
             "label",
             *by,
-            scored=pl.when(pl.col("score").is_not_null()).then(pl.struct("score", "score_min", "score_max")),
+            scored=pl.when(pl.col("score").is_not_null()).then(pl.struct(_SCORE)),
             who=pl.when(pl.col("anchor").fill_null(value=False)).then(alone).otherwise(named),
         )
         .sort(by, descending=section.survivor == "latest", nulls_last=section.survivor == "latest")
@@ -402,7 +403,7 @@ def _sizes(tagged: pl.DataFrame, standing: pl.Series) -> dict[str, Any]:
     clusters = items.group_by("cluster_id").len().collect().get_column("len")
     of_components = out.select(pl.col("component_id").hash()).to_series().to_numpy()
     components = pl.Series(np.sort(of_components)).rle().struct.field("len")
-    sides = dict(out.get_column("assigned_split").value_counts().iter_rows())
+    held_out = int((out.get_column("assigned_split") == "eval").sum())
     return {
         "clusters": distinct(out.select(pl.col("cluster_id").hash()).to_series()),
         "clusters_of_several_items": int((clusters > 1).sum()),
@@ -410,7 +411,7 @@ def _sizes(tagged: pl.DataFrame, standing: pl.Series) -> dict[str, Any]:
         "components": len(components),
         "rows_of_largest_component": int(components.max() or 0),  # type: ignore[arg-type]
         "components_fixed_to_both_sides": told.filter("fixed").get_column("component_id").n_unique(),
-        "rows_by_split": {side: sides.get(side, 0) for side in ("train", "eval")},
+        "rows_by_split": {"train": out.height - held_out, "eval": held_out},
     }
 
 
