@@ -98,19 +98,17 @@ def deduplicated(inputs: Inputs, section: DeduplicatedSection, engine: Engine) -
             into=pl.when(decided & ~pl.col("dropped")).then("into"),
             copies=pl.col("kept").cast(pl.Int32),
         ).collect()
-    ruled = dict(verdict.get_column("rule").value_counts().drop_nulls().iter_rows())
-    return Output(
-        tagged.drop("fixed"),
-        told,
-        facts={
+        ruled = dict(verdict.get_column("rule").value_counts().drop_nulls().iter_rows())
+        facts: dict[str, Any] = {
             "rules": {rule: ruled.get(rule, 0) for rule in ("resubmission", "near-duplicate", "contradiction")},
             "contradictions": fate.contradictions,
             "rows_without_annotator": rows.get_column("annotator_id").null_count(),
             **found,
-            **sizes.result(),
-        },
-        stands=standing,
-    )
+        }
+        output = Output(tagged.drop("fixed"), told, facts=facts, stands=standing)
+        _ = output.standing  # all ask for it: it is made beside the sizes
+        facts |= sizes.result()
+    return output
 
 
 def _judged_again(rows: pl.DataFrame) -> pl.Series:

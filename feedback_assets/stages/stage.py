@@ -6,6 +6,7 @@ Here is no Dagster, no file and no store: `materialize` brings the frames and wr
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import polars as pl
@@ -114,7 +115,7 @@ class Output:
     facts: Mapping[str, Any] = field(default_factory=dict)
     stands: pl.Series | None = None
 
-    @property
+    @cached_property
     def standing(self) -> pl.DataFrame:
         """The rows that stay."""
         if self.stands is None or self.stands.all():
