@@ -178,11 +178,12 @@ def _seen(
             if counted.sum() < entry.units.least:
                 seen[entry.name] = _TooFew(int(counted.sum()))
                 continue
-            frames = _around(rows, entry, counted)
+            counted_rows = rows.select(_named(rows, [entry])).filter(counted)
+            frames = _around(counted_rows, entry)
             if frames and all(_passing(frame, [entry], asset, memory) for frame in frames):
-                seen[entry.name] = _Passed(rows.filter(counted), entry)
+                seen[entry.name] = _Passed(counted_rows, entry)
             else:
-                seen |= _validate(_narrow(rows, [entry], counted), [built[entry.name]], asset)
+                seen |= _validate(_narrow(counted_rows, [entry]), [built[entry.name]], asset)
     expectations = [entry for entry in expectations if entry.units is None]
     for frame, asked in _telling(rows, expectations):
         for entry in _passing(frame, asked, asset, memory):
@@ -275,8 +276,8 @@ def _telling(
             yield pl.DataFrame({"row": pl.zeros(min(rows.height, most), pl.UInt8, eager=True)}), [entry]
 
 
-def _around(rows: pl.DataFrame, expectation: Expectation, which: pl.Series) -> list[pl.DataFrame]:
-    """Frames of GRID rows between whose shares of two values those of the rows `which` lie; none if it is not so asked.
+def _around(rows: pl.DataFrame, expectation: Expectation) -> list[pl.DataFrame]:
+    """Frames of GRID rows between whose shares of two values those of `rows` lie; none if shares are not asked about.
 
     The divergence is convex in the shares (Cover and Thomas, Elements of Information Theory, 2nd ed., theorem 2.7.2):
     where both frames keep the limit, what lies between them does.
@@ -285,7 +286,7 @@ def _around(rows: pl.DataFrame, expectation: Expectation, which: pl.Series) -> l
     if expectation.type != DIVERGENCE or told.keys() != {"column", "partition_object", "threshold"}:
         return []
     name = told["column"]
-    column = rows.get_column(name).filter(which)
+    column = rows.get_column(name)
     counts = column.value_counts().sort(name)
     if "values" not in told["partition_object"] or counts.height != 2 or column.null_count():
         return []
@@ -299,8 +300,7 @@ def _divergence(column: pl.Series, expectation: Expectation) -> float:
     from scipy.stats import entropy
 
     expected = expectation.kwargs["partition_object"]
-    counts = dict(column.value_counts().iter_rows())
-    return float(entropy([counts.get(value, 0) for value in expected["values"]], expected["weights"]))
+    return float(entropy([int((column == value).sum()) for value in expected["values"]], expected["weights"]))
 
 
 def _extremes(column: pl.Series) -> pl.Series:
@@ -352,16 +352,19 @@ def _validate(frame: Any, expectations: list[Any], asset: str) -> dict[str, Any]
     return {result.expectation_config.meta["name"]: result for result in outcome.results}
 
 
-def _narrow(rows: pl.DataFrame, expectations: Sequence[Expectation], which: pl.Series | None = None) -> Any:
+def _narrow(rows: pl.DataFrame, expectations: Sequence[Expectation]) -> Any:
     import pandas as pd
 
+    wanted = _named(rows, expectations)
+    return rows.select(wanted).to_pandas() if wanted else pd.DataFrame(index=range(rows.height))
+
+
+def _named(rows: pl.DataFrame, expectations: Sequence[Expectation]) -> list[str]:
+    """The columns that expectations are about."""
     if any(expectation.type.startswith("expect_table_column") for expectation in expectations):
-        wanted = rows.columns
-    else:
-        named = {word for expectation in expectations for word in _words(expectation.kwargs)}
-        wanted = [column for column in rows.columns if column in named]
-    narrow = rows.select(wanted) if which is None else rows.select(wanted).filter(which)
-    return narrow.to_pandas() if wanted else pd.DataFrame(index=range(rows.height))
+        return rows.columns
+    named = {word for expectation in expectations for word in _words(expectation.kwargs)}
+    return [column for column in rows.columns if column in named]
 
 
 def _words(kwargs: Mapping[str, Any]) -> set[str]:

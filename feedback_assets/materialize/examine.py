@@ -47,8 +47,8 @@ class Examined:
     """A snapshot beside what it was made from: `before` is the upstream stage's, None at the start of the graph.
 
     `kept` says that the stage passed every row on as it came, or that intake kept all that came, so that nobody needs
-    to read the fates. For a release
-    `decided` holds the chances of all that was decided behind it, and `since` what was said behind it.
+    to read the fates. For a release `decided` holds the chances of all that was decided behind it, and `since` what
+    was said behind it.
     """
 
     stage: Stage
