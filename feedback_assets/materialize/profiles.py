@@ -1,6 +1,7 @@
 """Profiles of what is in the store: counted once a part, remembered, and merged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -107,22 +108,25 @@ def _kept(held: Held, found: Mapping[str, Profile]) -> dict[str, Profile]:
 def sizes_of(held: Held, table: Table, weight: str | None, came: Table | None, seen: Profile) -> list[SampleSize]:
     """Effective sample sizes of a table with the profile `seen`.
 
-    Where it has the rows of `came`, they are grouped as those were, and without weights their sizes are the same.
+    Where it has the rows of `came`, they are grouped as those were, and with neither weights nor copies their sizes
+    are the same.
     """
     same = came.records if came is not None and went_on(came.records, table.records) else None
 
-    def key(what: str, of: Table) -> str:
-        return digest([what, weight, [column for _, column in SAMPLE_UNITS if column in table.schema], of.digests])
-
-    def grouped(ids: pl.Series) -> Grouped:
-        known = held.value(digest(["grouped", ids.name, same.digests])) if same else None
-        held.keep_value(digest(["grouped", ids.name, table.records.digests]), found := known or Grouped.by(ids))
+    def once(what: list[Any], make: Callable[[], Any]) -> Any:
+        known = held.value(digest([what, same.digests])) if same else None
+        held.keep_value(digest([what, table.records.digests]), found := known or make())
         return found
 
-    known = held.value(key("sizes", same)) if same and weight is None else None
-    found = known or effective_sample_size(held.rows(table.records), weight, seen, grouped)
-    held.keep_value(key("sizes", table.records), found)
-    return found
+    def grouped(ids: pl.Series) -> Grouped:
+        return once(["grouped", ids.name], lambda: Grouped.by(ids))
+
+    def sizes() -> list[SampleSize]:
+        return effective_sample_size(held.rows(table.records), weight, seen, grouped)
+
+    if weight is not None or "copy_index" in table.schema:
+        return sizes()
+    return once(["sizes", [column for _, column in SAMPLE_UNITS if column in table.schema]], sizes)
 
 
 def lost_of(rows: pl.LazyFrame, fates: pl.DataFrame, lost: Sequence[str]) -> Profile | None:

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median_low
 
 import numpy as np
 import polars as pl
@@ -170,6 +171,11 @@ def _median(folder: Path, runs: int) -> tuple[dict, list[float]]:
     return found[(runs - 1) // 2], [round(one["seconds"], 1) for one in found]
 
 
+def _say(what: str, one: dict, seconds: list[float], share: str) -> None:
+    print(f"{what}   {one['seconds']:.1f} s = {share}, peak {one['peak_gib']:.2f} GiB; {seconds}")
+    print(f"           {one['stages']}", flush=True)
+
+
 def main() -> None:
     """Generate, measure, print a line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -185,20 +191,13 @@ def main() -> None:
         folder = Path(folder_name)
         (folder / "policy.yaml").write_text(POLICY)
         generate(folder / "batches", options.records, BATCHES)
-        least = sorted(limit(folder / "batches") for _ in range(options.runs))[(options.runs - 1) // 2]
+        least = median_low(limit(folder / "batches") for _ in range(options.runs))
         print(f"{options.records:,} pairs in {BATCHES} batches; limit {least:.1f} s", flush=True)
         full, seconds = _median(folder, options.runs)
-        ratio = full["seconds"] / least
-        print(
-            f"full run   {full['seconds']:.1f} s = {ratio:.1f} × the limit, peak {full['peak_gib']:.2f} GiB; {seconds}"
-        )
-        print(f"           {full['stages']}", flush=True)
+        _say("full run", full, seconds, f"{full['seconds'] / least:.1f} × the limit")
         generate(folder / "batches", options.records // 100, 1, first=BATCHES)
         more, seconds = _median(folder, options.runs)
-        share = more["seconds"] / full["seconds"]
-        peak = f"peak {more['peak_gib']:.2f} GiB"
-        print(f"1 % more   {more['seconds']:.1f} s = {share:.0%} of the full run, {peak}; {seconds}")
-        print(f"           {more['stages']}")
+        _say("1 % more", more, seconds, f"{more['seconds'] / full['seconds']:.0%} of the full run")
 
 
 if __name__ == "__main__":
