@@ -57,6 +57,11 @@ def text_hash(text: pl.Expr) -> pl.Expr:
     return text.nchash.xxh3_64()  # type: ignore[attr-defined]
 
 
+def keyed_draw(key: str, name: pl.Expr) -> pl.Expr:
+    """A draw from [0, 1) for each name (Float64), by a key: the same on every machine and beside whatever names."""
+    return text_hash(pl.concat_str(pl.lit(f"{key}:"), name)) % 2**32 / 2**32
+
+
 def repeated(hashes: pl.Series) -> pl.Series:
     """Whether each of `hashes` (UInt64, no nulls) stands more than once; few do.
 

@@ -85,6 +85,10 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
+def _tell(found: Any, show: Callable[[Any], None], *, as_json: bool) -> None:
+    (_print_json if as_json else show)(found)
+
+
 @app.command()
 def run(policy: Policy = None, store: Store = None, as_json: Json = False) -> None:
     """Run the whole graph in this process, from the batches to a release."""
@@ -171,10 +175,7 @@ def questions(release: Release, policy: Policy = None, store: Store = None, as_j
     opened, found = _release(release, policy, store)
     said = approvals(opened, folder(found.id)) if opened else []
     answered = {**answer(found), "approvals": said}
-    if as_json:
-        _print_json(answered)
-    else:
-        tables.show_questions(answered)
+    _tell(answered, tables.show_questions, as_json=as_json)
     if not answered["complete"]:
         raise typer.Exit(1)
 
@@ -257,28 +258,23 @@ def trace(
         raise FeedbackError("trace takes an id, or --release and --example; see `feedback-assets trace --help`")
     if everywhere and release is not None:
         raise FeedbackError("trace takes --release or --all, not both")
-    traced: Any
     if example is not None:
         from feedback_assets.provenance.trace_release import trace_example
 
         traced = trace_example(*_stored(str(release), policy, store), example, export=export, split=split)
-        show = tables.show_example
+        _tell(traced, tables.show_example, as_json=as_json)
     elif release is not None:
         from feedback_assets.provenance.trace_release import trace_release
 
-        traced, show = trace_release(*_stored(release, policy, store), str(feedback_id)), tables.show_trace
+        _tell(trace_release(*_stored(release, policy, store), str(feedback_id)), tables.show_trace, as_json=as_json)
     elif everywhere:
         from feedback_assets.provenance.trace_release import trace_everywhere
 
-        traced, show = trace_everywhere(open_store(policy, store), str(feedback_id)), tables.show_traces
+        _tell(trace_everywhere(open_store(policy, store), str(feedback_id)), tables.show_traces, as_json=as_json)
     else:
         from feedback_assets.provenance.trace import trace as follow
 
-        traced, show = follow(open_made(policy, store), str(feedback_id)), tables.show_trace
-    if as_json:
-        _print_json(traced)
-    else:
-        show(traced)
+        _tell(follow(open_made(policy, store), str(feedback_id)), tables.show_trace, as_json=as_json)
 
 
 @app.command()
@@ -399,10 +395,7 @@ def diff(
 
     (_, first), (_, second) = (_release(name, policy, store) for name in (before, after))
     found = compare(open_store(policy, store), first, second)
-    if as_json:
-        _print_json(found)
-    else:
-        show_diff(found)
+    _tell(found, show_diff, as_json=as_json)
 
 
 @app.command()
@@ -573,10 +566,7 @@ def inspect(
     from feedback_assets.cli.inspect import inspected, show_inspected
 
     found = inspected(file, source_name)
-    if as_json:
-        _print_json(found)
-    else:
-        show_inspected(found)
+    _tell(found, show_inspected, as_json=as_json)
 
 
 @app.command()

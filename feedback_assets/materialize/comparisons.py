@@ -319,7 +319,7 @@ def may_quote(policy: Policy) -> bool:
 def _explained(entries: list[ColumnDrift], why: Any, *, quotes: bool, expected: bool = False) -> list[ColumnDrift]:
     """The entries, those that moved with what a person should know of them."""
     moved = [entry for entry in entries if entry.held and entry.drift and (entry.verdict == "moved" or entry.warning)]
-    moved = sorted(moved, key=lambda entry: (-((entry.drift and entry.drift.psi) or 0.0), entry.name))[:EXPLAINED]
+    moved = sorted(moved, key=lambda entry: (-((entry.drift.psi if entry.drift else None) or 0.0), entry.name))[:EXPLAINED]
     told = {}
     for entry in moved:
         cause = why(entry)

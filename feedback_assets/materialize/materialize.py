@@ -158,7 +158,9 @@ def _materialize(
         "arrived": dict(arrived),
         "noticed": list(noticed),
         "unversioned_changes": _unversioned_changes(previous, section),
-        "against_previous": against_previous(project, entry.weight, previous and previous.snapshot, snapshot)
+        "against_previous": against_previous(
+            project, entry.weight, None if previous is None else previous.snapshot, snapshot
+        )
         if asset not in REGISTRIES
         else None,
     }

@@ -20,7 +20,8 @@ from feedback_assets.threads import each
 def profile_of(held: Held, table: Table, weight: str | None, columns: Sequence[str]) -> Profile:
     """The profile of the records of a table: merged from those of its parts, so that a new batch costs its own rows."""
     parts = table.records.parts
-    whole = ["profile", code_digest("feedback_assets.signal.columns"), weight, sorted(columns), list(table.schema)]
+    code = code_digest("feedback_assets.signal.columns")
+    whole: list[object] = ["profile", code, weight, sorted(columns), list(table.schema)]
 
     def key(end: int) -> str:
         return digest([*whole, [part.fingerprint for part in parts[:end]]])
@@ -91,7 +92,7 @@ def _kept(held: Held, found: Mapping[str, Profile]) -> dict[str, Profile]:
     """Remember profiles by their keys; the counts of all lie in one file, because one each would take longer."""
     # In the order in which they are recalled, so that a first run and a later one tell the columns alike.
     kept = {
-        key: Profile(one.counts.cast(COUNTS), dict(sorted(one.kinds.items())), dict(sorted(one.squares.items())))  # type: ignore[arg-type]
+        key: Profile(one.counts.cast(COUNTS), dict(sorted(one.kinds.items())), dict(sorted(one.squares.items())))
         for key, one in found.items()
     }
     counts = pl.concat(

@@ -78,7 +78,7 @@ def _batches(project: Project, commit: Commit) -> list[dict[str, Any]]:
 def as_table(records: list[dict[str, Any]]) -> dg.TableMetadataValue:
     """Records with the same keys, as a table."""
     names = list(records[0])
-    types = {int: "int", float: "float", bool: "bool"}
+    types: dict[type, str] = {int: "int", float: "float", bool: "bool"}
 
     def dtype(name: str) -> str:
         value = next((record[name] for record in records if record[name] is not None), "")

@@ -41,11 +41,11 @@ def collected(store: Store) -> list[Collection]:
     while store.exists(key := collection_key(len(found) + 1)):
         try:
             kept = json.loads(store.get(key))
-            value = kept["collection"]
+            value: dict[str, Any] = kept["collection"]
             if kept["digest"] != digest(value):
                 raise ValueError
-            lists = {name: tuple(value[name]) for name in ("kept", "given_up", "keys")}
-            found.append(Collection(**{**value, **lists}))
+            value |= {name: tuple(value[name]) for name in ("kept", "given_up", "keys")}
+            found.append(Collection(**value))
         except (ValueError, KeyError, TypeError):
             raise FeedbackError(
                 f"{store.uri(key)}: this record of a collection was changed after it was written; "

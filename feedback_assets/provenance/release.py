@@ -140,8 +140,11 @@ def publish(project: Project, commit: Commit, verdict: Verdict, *, run_id: str, 
     store = project.store
     exports, written = write_exports(project, commits)
     index = _index(project, commit)
-    told = {"rows": index.rows, "schema": list(map(list, index.schema.items()))}
-    told["fingerprints"] = [part.fingerprint for part in index.parts]
+    told = {
+        "rows": index.rows,
+        "schema": list(map(list, index.schema.items())),
+        "fingerprints": [part.fingerprint for part in index.parts],
+    }
     annotations = {**_annotations(project, commit), "index": told}
     # Through JSON and back, so that the release in memory is what a reader will see; the many ids are plain already.
     content = {**json.loads(canonical_json(_content(project, commits, verdict, exports))), "annotations": annotations}
@@ -342,7 +345,7 @@ def _annotations(project: Project, commit: Commit) -> dict[str, Any]:
     ids = memoryview(unhexlify(told.get_column("row_id").str.join("").item()))
     examples = told.group_by("at", maintain_order=True).agg(pl.col("copies").sum()).get_column("copies")
     ends = [end * ID_CHARS // 2 for end in accumulate(groups.get_column("records"), initial=0)]
-    grouped = [
+    grouped: list[dict[str, Any]] = [
         {**group, "examples": copies, "row_ids": base64.b64encode(ids[start:end]).decode()}
         for group, copies, start, end in zip(groups.to_dicts(), examples, ends[:-1], ends[1:], strict=True)
     ]

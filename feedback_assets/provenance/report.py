@@ -263,7 +263,9 @@ def _batches(commits: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _losses(commits: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = [{**loss, "asset": asset} for asset, commit in commits.items() for loss in commit["losses"]]
+    found: list[dict[str, Any]] = [
+        {**loss, "asset": asset} for asset, commit in commits.items() for loss in commit["losses"]
+    ]
     found.sort(key=lambda loss: (-loss["share"], -loss["lost"], loss["asset"], loss["column"], str(loss["value"])))
     return found[:MOST_LOSSES]
 

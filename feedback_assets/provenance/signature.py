@@ -160,7 +160,7 @@ def _signer(key: str) -> "Signer":
     except (TypeError, ValueError) as error:
         raise FeedbackError(f"{where}: not a private key in PEM without a password: {_line(error)}") from None
     _only_ed25519(loaded, where)
-    return CryptoSigner(loaded)  # type: ignore[arg-type]
+    return CryptoSigner(loaded)
 
 
 def public_key(key: str) -> "Key":
@@ -178,7 +178,7 @@ def public_key(key: str) -> "Key":
     except ValueError as error:
         raise FeedbackError(f"{where}: not a public key in PEM: {_line(error)}") from None
     _only_ed25519(loaded, where)
-    return SSlibKey.from_crypto(loaded)  # type: ignore[arg-type]
+    return SSlibKey.from_crypto(loaded)
 
 
 def _pem(key: str, what: str) -> tuple[bytes, str]:

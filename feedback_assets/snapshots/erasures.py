@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from threading import Lock
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -84,12 +84,12 @@ class Erasure:
         """
         try:
             kept = json.loads(data)
-            value = kept["erasure"]
+            value: dict[str, Any] = kept["erasure"]
             if kept["digest"] != digest(value) or data != canonical_json(kept):
                 raise ValueError("its digest is another")
-            annotator = Annotator(**value["annotator"]) if value["annotator"] else None
-            lists = {name: tuple(value[name]) for name in ("row_ids", "dropped", "batches", "releases")}
-            return cls(**{**value, **lists, "annotator": annotator})
+            value["annotator"] = Annotator(**value["annotator"]) if value["annotator"] else None
+            value |= {name: tuple(value[name]) for name in ("row_ids", "dropped", "batches", "releases")}
+            return cls(**value)
         except (KeyError, TypeError) as error:
             raise ValueError(f"it lacks {error}") from None
 

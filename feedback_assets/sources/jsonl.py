@@ -171,7 +171,7 @@ def _inferred(
     if not lines.height:
         return pl.DataFrame(), None, Seen()
     schema = _schema(file)
-    return None if schema is None else _parsed(file, lines, schema, read, tried and tried.frame(schema))
+    return None if schema is None else _parsed(file, lines, schema, read, None if tried is None else tried.frame(schema))
 
 
 def _parsed(

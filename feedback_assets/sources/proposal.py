@@ -78,7 +78,7 @@ def propose(path: Path, name: str | None = None) -> tuple[Proposal, Raw, BatchFi
     if format_ is None:
         raise FeedbackError(f"{path}: its ending stands for no known format; rename it, or write the source by hand")
     delimiter = _delimiter(file.path) if format_ == "csv" else None
-    anything = Source(name=name, path=path.as_posix(), delimiter=delimiter, columns={"kind": "'preference'"})  # type: ignore[arg-type]
+    anything = Source(name=name, path=path.as_posix(), delimiter=delimiter, columns={"kind": "'preference'"})
     raw = read(file, anything)
     proposal = Proposal(name, path.as_posix(), delimiter=delimiter)
     if raw.frame.height and not _preset(proposal, raw, file):
@@ -93,7 +93,7 @@ def _first_file(path: Path, name: str) -> BatchFile:
     """The file, or the first that a source of this path has."""
     if path.is_file():
         return BatchFile(name, path.name, path, file_digest(path), path.stat().st_size)
-    folder = Source(name=name, path=path.as_posix(), columns={"kind": "'preference'"})  # type: ignore[arg-type]
+    folder = Source(name=name, path=path.as_posix(), columns={"kind": "'preference'"})
     try:
         first = list_files(folder, Path.cwd(), digest_of=lambda _: "")[0]
     except FeedbackError:
@@ -317,8 +317,8 @@ def _rest(proposal: Proposal, givens: Sequence[Given], taken: set[str]) -> None:
     for column in ("started_at", "collected_at"):
         for name in NAMES[column]:
             found = next((given for given in givens if given.name.lower() == name and given.expr not in taken), None)
-            mapping = found and _time(found, column)
-            if found and mapping:
+            mapping = None if found is None else _time(found, column)
+            if found is not None and mapping is not None:
                 taken.add(found.expr)
                 proposal.columns[column], note = mapping
                 proposal.notes |= {column: note} if note else {}

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from feedback_assets.digests import distinct, repeated, text_hash
+from feedback_assets.digests import distinct, keyed_draw, repeated
 from feedback_assets.engine.engine import Engine
 from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import Section
@@ -311,8 +311,8 @@ def _fixed_to(side: str) -> pl.Expr:
 
 def _sides(section: DeduplicatedSection) -> tuple[pl.Expr, pl.Expr]:
     """assigned_split and `fixed` of a component, from component_id, `held` and `trained`."""
-    draw = text_hash(pl.concat_str(pl.lit(f"{section.split_key}:"), "component_id"))
-    drawn = pl.when(draw % 2**32 < int(section.eval_share * 2**32)).then(pl.lit("eval"))
+    draw = keyed_draw(section.split_key, pl.col("component_id"))
+    drawn = pl.when(draw < section.eval_share).then(pl.lit("eval"))
     fixed = pl.when("held").then(pl.lit("eval")).when("trained").then(pl.lit("train"))
     side = fixed.otherwise(drawn.otherwise(pl.lit("train")))
     return side.alias("assigned_split"), (pl.col("held") & pl.col("trained")).alias("fixed")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import AfterValidator, Field, field_validator
 
-from feedback_assets.digests import text_hash
+from feedback_assets.digests import keyed_draw
 from feedback_assets.engine.engine import Engine
 from feedback_assets.errors import FeedbackError
 from feedback_assets.policy import Pinned, Section, unique_ids
@@ -120,7 +120,7 @@ def _copies(rows: pl.DataFrame, target: Target, key: str, held: dict[str | None,
     value = pl.col(target.column).cast(pl.String)
     multiples = {name: steady(float(times)) for name, times in _multiples(held, target).items()}
     wanted = value.replace_strict(multiples, default=1.0, return_dtype=pl.Float64)
-    draw = text_hash(pl.concat_str(pl.lit(f"{key}:{target.id}:"), "row_id")) % 2**32 / 2**32
+    draw = keyed_draw(f"{key}:{target.id}", pl.col("row_id"))
     whole = wanted.floor() + (draw < wanted - wanted.floor()).cast(pl.Float64)
     # A cap says how often a record stands in the end, whatever earlier targets did.
     most = pl.max_horizontal("copies", pl.lit(target.max_copies, pl.Int32))
