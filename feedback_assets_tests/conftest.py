@@ -1,7 +1,9 @@
 import os
 import shutil
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,28 @@ LONG = ("test_readme.py", "test_real_sets.py", "test_in_s3.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first: at the end no processor waits for the other to finish one."""
     items.sort(key=lambda item: item.path.name not in LONG)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engines_kept() -> Iterator[None]:
+    """Dagster's event log makes a SQL engine for each event, which compiles each statement anew: keep a few.
+
+    Nor does a test wait until an event is on the disk.
+    """
+    from dagster._core.storage.event_log.sqlite import sqlite_event_log
+    from sqlalchemy import event, pool
+
+    create = sqlite_event_log.create_engine
+
+    @lru_cache(8)
+    def kept(url: str) -> Any:
+        engine = create(url, poolclass=pool.NullPool, connect_args={"timeout": 30})
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite_event_log, "create_engine", lambda url, **_: kept(url))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -62,9 +86,5 @@ def s3_running() -> Iterator[s3_server.Server]:
 @pytest.fixture
 def s3(s3_running: s3_server.Server, monkeypatch: pytest.MonkeyPatch) -> s3_server.Server:
     """A running S3 server, named by the environment."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_running.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    s3_running.name_in(monkeypatch)
     return s3_running

@@ -4,12 +4,15 @@ The server keeps the two promises of S3 that moto does not: of two conditional p
 breaks off is no object.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
+
+import pytest
 
 FAULTS = ("refused", "unanswered", "answer-lost", "cut-off")
 """503; no answer and nothing done; done, but no answer; the connection breaks in the middle of the body that is sent,
@@ -61,6 +64,14 @@ class Server:
 
         self.http = Http(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def name_in(self, environment: pytest.MonkeyPatch) -> None:
+        """Name this server, and no other, where programs look for it."""
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            environment.delenv(name)
+        environment.setenv("AWS_ENDPOINT_URL", self.url)
+        environment.setenv("AWS_ACCESS_KEY_ID", "test")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
 
     def bucket(self, name: str) -> str:
         """A bucket of this name."""

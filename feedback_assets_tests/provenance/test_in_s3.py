@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -108,6 +109,31 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Votes:
     return votes
 
 
+class Undisturbed(NamedTuple):
+    """Requests of a verification, and the number of the one with which an erasure puts its tombstone."""
+
+    verification: int
+    tombstone: int
+
+
+@pytest.fixture(scope="module")
+def undisturbed(made: Votes, s3_running: Server, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    with pytest.MonkeyPatch.context() as environment:
+        s3_running.name_in(environment)
+        lifted = Lifted(made, s3_running, tmp_path_factory.mktemp("undisturbed"))
+        with s3_running.watched():
+            verify(lifted.project().store)
+            verification = len(s3_running.requests)
+        with s3_running.watched():
+            erase(lifted.project(), Request(annotator="anna-7781"), do=True)
+            (tombstone,) = (
+                asked.number
+                for asked in s3_running.requests
+                if asked.method == "PUT" and asked.path.endswith("/erasures/0000000001.json")
+            )
+    return Undisturbed(verification, tombstone)
+
+
 @pytest.fixture
 def lifted(made: Votes, s3: Server, tmp_path: Path) -> Lifted:
     return Lifted(made, s3, tmp_path)
@@ -141,17 +167,16 @@ def test_a_flipped_byte_of_any_kind_of_object_in_the_bucket_is_found_and_named_t
     assert damage.what == "part" and damage.where.endswith("fates, part 0")
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_verification_never_takes_a_bucket_that_does_not_answer_for_one_that_lost_something(
-    lifted: Lifted, fault: str
-):
-    with lifted.server.watched():
-        verify(lifted.project().store)
-        requests = len(lifted.server.requests)
-    # Single faults are overcome; the rest of them end it in one line.
+def test_a_verification_goes_on_where_single_requests_fail(lifted: Lifted):
     with lifted.server.failing(lambda asked: "refused" if asked.number % 9 == 0 else None):
         assert verify(lifted.project().store).damages == []
-    for last in range(5, requests, requests // 4):
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_verification_never_takes_a_bucket_that_does_not_answer_for_one_that_lost_something(
+    lifted: Lifted, undisturbed: Undisturbed, fault: str
+):
+    for last in range(5, undisturbed.verification, undisturbed.verification // 4):
         with (
             lifted.server.failing(lambda asked, last=last: fault if asked.number > last else None),
             pytest.raises(FeedbackError, match="does not answer as it should") as caught,
@@ -206,22 +231,13 @@ def test_a_record_is_erased_by_its_id_and_the_rest_of_the_annotator_stays(lifted
 
 @pytest.mark.parametrize(("fault", "after"), [*zip(FAULTS, (3, -1, -1, 3), strict=True)])
 def test_an_erasure_that_loses_the_bucket_leaves_all_readable_and_ends_when_it_is_asked_again(
-    made: Votes, s3: Server, tmp_path: Path, fault: str, after: int
+    lifted: Lifted, undisturbed: Undisturbed, fault: str, after: int
 ):
     """The network goes just before the tombstone is put, as it is, or a little after it."""
     request = Request(annotator="anna-7781")
-    whole = Lifted(made, s3, tmp_path / f"{fault}-whole")
-    with s3.watched():
-        erase(whole.project(), request, do=True)
-        (tombstone,) = (
-            asked.number
-            for asked in s3.requests
-            if asked.method == "PUT" and asked.path.endswith("/erasures/0000000001.json")
-        )
-    last = tombstone + after
-    lifted = Lifted(made, s3, tmp_path / f"{fault}-lost")
+    last = undisturbed.tombstone + after
     with (
-        s3.failing(lambda asked: fault if asked.number > last else None),
+        lifted.server.failing(lambda asked: fault if asked.number > last else None),
         pytest.raises(FeedbackError, match="does not answer as it should") as caught,
     ):
         erase(lifted.impatient(), request, do=True)
