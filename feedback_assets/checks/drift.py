@@ -181,7 +181,9 @@ def loss_check(
         quotes: whether a group may be named by what a source says; else by the beginning of its SHA-256.
     """
     reasons = {f"{column}={value}": why for (column, value), why in sorted((allowed or {}).items())}
-    groups: list[dict[str, Any]] = [{**loss, "group": f"{loss['column']}={loss['value']}"} for loss in losses if loss["rows"]]
+    groups: list[dict[str, Any]] = [
+        {**loss, "group": f"{loss['column']}={loss['value']}"} for loss in losses if loss["rows"]
+    ]
     beyond = [
         loss
         for loss in groups

@@ -319,9 +319,9 @@ def may_quote(policy: Policy) -> bool:
 def _explained(entries: list[ColumnDrift], why: Any, *, quotes: bool, expected: bool = False) -> list[ColumnDrift]:
     """The entries, those that moved with what a person should know of them."""
     moved = [entry for entry in entries if entry.held and entry.drift and (entry.verdict == "moved" or entry.warning)]
-    moved = sorted(moved, key=lambda entry: (-((entry.drift.psi if entry.drift else None) or 0.0), entry.name))[:EXPLAINED]
+    moved.sort(key=lambda entry: (-((entry.drift.psi if entry.drift else None) or 0.0), entry.name))
     told = {}
-    for entry in moved:
+    for entry in moved[:EXPLAINED]:
         cause = why(entry)
         words = _cell(entry, quotes=quotes, expected=expected)
         told[id(entry)] = f"{words}; {_shown(cause, quotes=quotes).sentence()}" if cause else words

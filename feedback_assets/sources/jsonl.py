@@ -171,7 +171,9 @@ def _inferred(
     if not lines.height:
         return pl.DataFrame(), None, Seen()
     schema = _schema(file)
-    return None if schema is None else _parsed(file, lines, schema, read, None if tried is None else tried.frame(schema))
+    if schema is None:
+        return None
+    return _parsed(file, lines, schema, read, None if tried is None else tried.frame(schema))
 
 
 def _parsed(
