@@ -1,7 +1,6 @@
 import os
 import shutil
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def engines_kept() -> Iterator[None]:
-    """Dagster's event log makes a SQL engine for each event, which compiles each statement anew: keep a few.
+def connections_kept() -> Iterator[None]:
+    """Dagster's event log connects anew for each event, and compiles each statement anew: that is half of a small run.
 
-    Nor does a test wait until an event is on the disk.
+    Here its files stay connected while an instance is open, and nothing waits until an event is on the disk.
     """
     from dagster._core.storage.event_log.sqlite import sqlite_event_log
     from sqlalchemy import event, pool
 
-    create = sqlite_event_log.create_engine
+    create, kept = sqlite_event_log.create_engine, {}
+    storage, dispose = sqlite_event_log.SqliteEventLogStorage, sqlite_event_log.SqliteEventLogStorage.dispose
 
-    @lru_cache(8)
-    def kept(url: str) -> Any:
-        engine = create(url, poolclass=pool.NullPool, connect_args={"timeout": 30})
-        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
-        return engine
+    def connected(url: str, **_: Any) -> Any:
+        if url not in kept:
+            options = {"timeout": 30, "check_same_thread": False}
+            engine = kept[url] = create(url, poolclass=pool.QueuePool, connect_args=options)
+            engine.dispose = lambda: None  # it is asked to after each event
+            event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+        return kept[url]
+
+    def closed(log: Any) -> None:
+        while kept:
+            kept.popitem()[1].pool.dispose()
+        dispose(log)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_event_log, "create_engine", lambda url, **_: kept(url))
+        patch.setattr(sqlite_event_log, "create_engine", connected)
+        patch.setattr(storage, "dispose", closed)
         yield
 
 

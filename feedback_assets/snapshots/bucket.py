@@ -175,7 +175,7 @@ class Bucket:
 
     @cached_property
     def _opened(self) -> Any:
-        """The client, after the bucket answered once: a HEAD says of a bucket that is not there only "not found"."""
+        """The client, after the bucket listed nothing: a HEAD says of a bucket that is not there only "not found"."""
         import obstore
         from obstore.store import S3Store
 
@@ -203,7 +203,7 @@ class Bucket:
                 "retry_timeout": 3 * self._timeout,
             },
         )
-        self._asked(lambda: next(iter(obstore.list(client)), None))
+        self._asked(lambda: next(iter(obstore.list(client, prefix="nothing")), None))
         return client
 
     def _is(self, key: str, data: bytes | Path) -> bool | None:
