@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from feedback_assets_tests import postgres_server, s3_server
 
 RECORDS = 1_000
 LONG = ("test_readme.py", "test_real_sets.py", "test_in_s3.py")
+
+gc.set_threshold(100_000, 50, 100)  # Dagster and Great Expectations are a million objects that stay: seldom look at all
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
